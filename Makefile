@@ -1,0 +1,89 @@
+# Everything runs in .venv, which the first target to need it makes. A machine needs only make and Python 3.11 or newer.
+# Another interpreter than the first that fits: make test PYTHON3=/path/to/python3.13
+
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+PIP := $(PYTHON) -m pip -qq --disable-pip-version-check
+CODE := $(wildcard src tests examples benchmarks)
+PYTHON3 ?=
+# More arguments for pytest: make test ARGS="-k cancel"
+ARGS ?=
+# Arguments for the soak: make soak SOAK="--hours 2"
+SOAK ?=
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: demo
+demo: $(VENV)/ready ## Run the example shop: orders, mails, a crash, and what survives it
+	@$(PYTHON) -m examples.shop.demo
+
+.PHONY: test
+test: $(VENV)/ready ## Run the tests in parallel (ARGS="-k cancel" for some)
+	@$(PYTHON) -m pytest -q -n auto --dist worksteal $(ARGS)
+
+.PHONY: check
+check: $(VENV)/ready ## Check lint, format, types and the direction of imports
+	@$(PYTHON) -m ruff check --quiet .
+	@$(PYTHON) -m ruff format --quiet --check . \
+		|| { echo "Some files are not formatted (make format):" >&2; $(PYTHON) -m ruff format --check . >&2; }
+	@$(PYTHON) -m mypy $(CODE)
+	@$(PYTHON) -m basedpyright --pythonpath $(PYTHON)
+	@$(VENV)/bin/lint-imports --no-logo
+
+.PHONY: bench
+bench: $(VENV)/ready ## Measure what the design promises, as ratios
+	@$(PYTHON) benchmarks/core.py
+
+.PHONY: soak
+soak: $(VENV)/ready ## Kill workers for as long as you like and check every guarantee
+	@$(PYTHON) tests/kill/soak.py $(SOAK)
+
+.PHONY: docs
+docs: $(VENV)/ready ## Run every example of the pages
+	@$(PYTHON) -m pytest -q tests/docs $(ARGS)
+
+.PHONY: format
+format: $(VENV)/ready ## Format the code and fix what can be fixed
+	@$(PYTHON) -m ruff check --quiet --fix-only .
+	@$(PYTHON) -m ruff format .
+
+.PHONY: lock
+lock: $(VENV)/locked ## Write requirements/dev.txt anew from pyproject.toml
+	@$(PYTHON) -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --group dev --no-header \
+		--no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --output-file $(VENV)/pins.txt
+	@{ sed -n '/^#/p' requirements/dev.txt; cat $(VENV)/pins.txt; } > $(VENV)/lock.txt
+	@mv $(VENV)/lock.txt requirements/dev.txt
+
+.PHONY: clean
+clean: ## Remove .venv, caches and builds
+	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	@find . -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# Made from nothing when the lock changes, so that it never holds more than the lock names.
+$(VENV)/locked: requirements/dev.txt
+	@for python in $(or $(PYTHON3),python3 python3.13 python3.12 python3.11 python3.14 python); do \
+		if "$$python" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			echo "Setting up .venv with $$("$$python" --version) (a minute, once) …"; \
+			exec "$$python" -m venv --clear $(VENV); \
+		fi; \
+	done; \
+	echo "duly needs Python 3.11 or newer, with its venv module, and found none." >&2; \
+	echo "Install one (on Debian and Ubuntu: python3 and python3-venv), or name it: make PYTHON3=/path/to/python" >&2; \
+	exit 1
+	@$(PIP) install -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/ready: $(VENV)/locked pyproject.toml
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@problems=$$($(PYTHON) -m pip --disable-pip-version-check check) || { \
+		echo "$$problems" >&2; \
+		echo "requirements/dev.txt does not match pyproject.toml: make lock" >&2; \
+		exit 1; \
+	}
+	@touch $@

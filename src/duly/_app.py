@@ -1,0 +1,297 @@
+"""The app: where all parts are put together, and the only place that knows them all."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar, overload
+
+from duly._call.registry import Registry, Target
+from duly._call.runner import Runner
+from duly._call.scheduler import Scheduler
+from duly._call.scope import CallChain, Environment
+from duly._ground.clock import Clock, SystemClock
+from duly._ground.entropy import Entropy, SystemEntropy
+from duly._ground.ids import IdMaker
+from duly._model.event import Observer
+from duly._model.function import FunctionReference
+from duly._store.open import make_store
+from duly._store.port import Store
+from duly._work.executor import Executor
+from duly.errors import AppNotOpenError, DulyError
+
+__all__ = ["App", "Parts"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_DEFAULT_URL = "sqlite:///duly.db"
+
+
+class Parts:
+    """What an app is made of besides its functions. Surfaces and tests replace some of it.
+
+    Args:
+        clock: The door to time.
+        entropy: The door to chance.
+        observer: Told what happened, after each commit.
+        strict: Whether a mutation that waits for the world is an error rather than a warning (rule T3).
+        store: Makes the store from the database URL.
+    """
+
+    def __init__(
+        self,
+        clock: Clock | None = None,
+        entropy: Entropy | None = None,
+        observer: Observer | None = None,
+        *,
+        strict: bool = False,
+        store: Any = make_store,
+    ) -> None:
+        self.clock = clock or SystemClock()
+        self.entropy = entropy or SystemEntropy()
+        self.observer = observer
+        self.strict = strict
+        self.make_store = store
+
+
+class App:
+    """A package's (or a single module's) functions and tables, on a database.
+
+    `async with app:` opens the database and runs due functions in this process until the block ends; several processes
+    may do so on one database. `async with app.client():` opens it and runs nothing in the background.
+
+    Args:
+        name: `__name__` of the package or module; its functions and tables are found when the app is opened.
+        database: `sqlite:///shop.db`, `sqlite:///:memory:`. Default: `$DULY_DATABASE_URL`, else `sqlite:///duly.db`.
+        retention: How long a finished scheduled function is kept; default 7 days.
+        concurrent_actions: How many scheduled actions run at once in this process; default 64.
+        action_timeout: How long an action may run that does not say otherwise; default 10 minutes.
+        mutation_timeout: How long a mutation may run; default 5 seconds.
+        lease: How long after a worker was last heard of its actions are given up as interrupted; default 10 seconds.
+        drain: How long a worker that is asked to stop waits for running actions; default 30 seconds.
+
+    Raises:
+        TypeError, ValueError: An option is of the wrong type, or not positive.
+
+    Example:
+        app = duly.App(__name__, database="sqlite:///shop.db")
+
+        async def main() -> None:
+            async with app:
+                await app.mutation(create_order, items=["tea"])
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        database: str | None = None,
+        retention: timedelta = timedelta(days=7),
+        concurrent_actions: int = 64,
+        action_timeout: timedelta = timedelta(minutes=10),
+        mutation_timeout: timedelta = timedelta(seconds=5),
+        lease: timedelta = timedelta(seconds=10),
+        drain: timedelta = timedelta(seconds=30),
+    ) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"the name of an app is __name__, a str, not {name!r}")
+        if isinstance(concurrent_actions, bool) or not isinstance(concurrent_actions, int):
+            raise TypeError(f"concurrent_actions is an int, not {concurrent_actions!r}")
+        if concurrent_actions < 1:
+            raise ValueError(f"concurrent_actions must be 1 or more, not {concurrent_actions}")
+        self.name = name
+        self._database = database
+        self._retention = _positive("retention", retention)
+        self._concurrent_actions = concurrent_actions
+        self._action_timeout = _positive("action_timeout", action_timeout)
+        self._mutation_timeout = _positive("mutation_timeout", mutation_timeout)
+        self._lease = _positive("lease", lease)
+        self._drain = _positive("drain", drain, zero=True)
+        self._registry = Registry(name)
+        self._parts = Parts()
+        # From opening to closing.
+        self._store: Store | None = None
+        self._runner: Runner | None = None
+        self._executor: Executor | None = None
+
+    def __repr__(self) -> str:
+        return f"<duly.App {self.name!r} on {self.database}>"
+
+    @property
+    def database(self) -> str:
+        """The database URL in force."""
+        return self._database or os.environ.get("DULY_DATABASE_URL") or _DEFAULT_URL
+
+    # Opening and closing.
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        try:
+            await self._start()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stop(self._drain)
+        await self._close()
+
+    def client(self) -> AbstractAsyncContextManager[Self]:
+        """Opens the database to call functions and schedule; due functions are run by workers elsewhere.
+
+        Example:
+            async with app.client():
+                await app.mutation(create_order, items=["tea"])
+        """
+        return self._client()
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[Self]:
+        await self._open()
+        try:
+            yield self
+        finally:
+            await self._close()
+
+    async def _open(self) -> None:
+        if self._store is not None:
+            raise DulyError(f"{self!r} is open already; open it once, or make another App")
+        parts = self._parts
+        self._registry.load()
+        store = parts.make_store(self.database, parts.clock)
+        await store.open(list(self._registry.tables.values()))
+        self._store = store
+        self._runner = Runner(
+            Environment(
+                registry=self._registry,
+                store=store,
+                clock=parts.clock,
+                entropy=parts.entropy,
+                ids=IdMaker(parts.clock, parts.entropy),
+                action_timeout=self._action_timeout,
+                mutation_timeout=self._mutation_timeout,
+                foreign_wait="error" if parts.strict else "warn",
+                observer=parts.observer,
+            )
+        )
+
+    async def _start(self) -> None:
+        runner = self._running()
+        self._executor = Executor(
+            runner.environment,
+            runner,
+            concurrent_actions=self._concurrent_actions,
+            lease=self._lease,
+            retention=self._retention,
+        )
+        await self._executor.start()
+
+    async def _stop(self, drain: timedelta) -> None:
+        if self._executor is not None:
+            await self._executor.stop(drain.total_seconds())
+            self._executor = None
+
+    async def _close(self) -> None:
+        store, self._store, self._runner = self._store, None, None
+        if store is not None:
+            await store.close()
+
+    def _running(self) -> Runner:
+        if self._runner is None:
+            raise AppNotOpenError
+        return self._runner
+
+    # Calling.
+
+    @overload
+    async def query(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def query(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    async def query(self, function: Target, /, *args: Any, **kwargs: Any) -> Any:
+        """Runs a query on a snapshot of its own.
+
+        Args:
+            function: A query, by reference or path; public or internal.
+            args, kwargs: Its arguments.
+
+        Returns:
+            What it returns.
+
+        Raises:
+            FunctionNotFoundError, ArgumentError, ReturnValueError: The call does not fit the function.
+            Exception: Whatever it raises.
+
+        Example:
+            order = await app.query(get_order, order_id=order_id)
+        """
+        return await self._running().query(CallChain(), function, args, kwargs)
+
+    @overload
+    async def mutation(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def mutation(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    async def mutation(self, function: Target, /, *args: Any, **kwargs: Any) -> Any:
+        """Runs a mutation. When this returns, what it wrote and scheduled is durable (rule T2); if it raises, nothing is.
+
+        Args:
+            function: A mutation, by reference or path; public or internal.
+            args, kwargs: Its arguments.
+
+        Returns:
+            What it returns.
+
+        Raises:
+            FunctionNotFoundError, ArgumentError, ReturnValueError: The call does not fit the function.
+            ConflictError: It lost against other transactions each time it was retried (rule T1).
+            Exception: Whatever it raises.
+
+        Example:
+            order_id = await app.mutation(create_order, items=["tea"])
+        """
+        return await self._running().mutation(CallChain(), function, args, kwargs)
+
+    @overload
+    async def action(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def action(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    async def action(self, function: Target, /, *args: Any, **kwargs: Any) -> Any:
+        """Runs an action here and now, and waits for it. To have it run in the background, schedule it.
+
+        Args:
+            function: An action, by reference or path; public or internal.
+            args, kwargs: Its arguments.
+
+        Returns:
+            What it returns.
+
+        Raises:
+            FunctionNotFoundError, ArgumentError, ReturnValueError: The call does not fit the function.
+            LimitError: It ran out of time.
+            Exception: Whatever it raises.
+
+        Example:
+            await app.action(send_confirmation, order_id=order_id)
+        """
+        return await self._running().action(CallChain(), function, args, kwargs)
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Schedules from ordinary Python: each call is a transaction of its own, durable when it returns.
+
+        Example:
+            await app.scheduler.run_after(timedelta(hours=1), remind, order_id=order_id)
+        """
+        return self._running().scheduler(CallChain())
+
+
+def _positive(name: str, value: timedelta, *, zero: bool = False) -> timedelta:
+    if not isinstance(value, timedelta):
+        raise TypeError(f"{name} is a timedelta, not {value!r}")
+    if value < timedelta(0) or (value == timedelta(0) and not zero):
+        raise ValueError(f"{name} must be greater than zero, not {value}")
+    return value

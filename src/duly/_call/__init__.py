@@ -1,0 +1,1 @@
+"""Registering functions, and calling them by name in a transaction."""

@@ -1,0 +1,288 @@
+"""What a function gets as its first parameter."""
+
+import random
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
+
+from duly._call.database import DatabaseReader, DatabaseWriter
+from duly._call.registry import Target
+from duly._call.scheduler import Scheduler, SyncScheduler
+from duly._call.scope import CallChain, Environment, Scope
+from duly._ground.clock import datetime_of
+from duly._ground.ids import Id
+from duly._model.function import FunctionReference
+from duly._model.job import ScheduledFunction
+
+__all__ = ["ActionCtx", "Auth", "Calls", "MutationCtx", "QueryCtx", "SyncActionCtx"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Calls(Protocol):
+    """How contexts call other functions; the runner does it."""
+
+    async def query_within(
+        self, scope: Scope, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any: ...
+    async def mutation_within(
+        self, scope: Scope, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any: ...
+    async def query(self, chain: CallChain, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
+    async def mutation(
+        self, chain: CallChain, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any: ...
+    async def action(self, chain: CallChain, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
+
+
+class Auth:
+    """`ctx.auth`: who calls.
+
+    Example:
+        who = await ctx.auth.identity()
+    """
+
+    def __init__(self, identity: Mapping[str, Any] | None) -> None:
+        self._identity = identity
+
+    async def identity(self) -> Mapping[str, Any] | None:
+        """The claims of the caller, or None. Always None in a scheduled function, whoever scheduled it (rule S11).
+
+        Example:
+            who = await ctx.auth.identity()
+        """
+        return self._identity
+
+
+class _Ctx:
+    """What every context has."""
+
+    def __init__(self, environment: Environment, chain: CallChain) -> None:
+        self._environment = environment
+        self._chain = chain
+        self._random: random.Random | None = None
+
+    @property
+    def random(self) -> random.Random:
+        """A generator of this run's own, seeded afresh."""
+        if self._random is None:
+            self._random = self._environment.entropy.generator()
+        return self._random
+
+    @property
+    def scheduled_function_id(self) -> Id[ScheduledFunction] | None:
+        """The id of the scheduled function at the root of this call chain; None if it did not begin with one."""
+        return self._chain.job_id
+
+    @property
+    def auth(self) -> Auth:
+        """Who calls; see `Auth.identity`."""
+        return Auth(self._chain.identity)
+
+
+class QueryCtx(_Ctx):
+    """The context of a query: one consistent snapshot of the database.
+
+    Example:
+        @duly.query
+        async def get_order(ctx: duly.QueryCtx, order_id: duly.Id[Order]) -> Order | None:
+            return await ctx.db.get(order_id)
+    """
+
+    db: DatabaseReader
+
+    def __init__(self, scope: Scope, calls: Calls) -> None:
+        super().__init__(scope.environment, scope.chain)
+        self._scope = scope
+        self._calls = calls
+        self.db = DatabaseReader(scope)
+
+    @property
+    def now(self) -> datetime:
+        """An aware UTC datetime, frozen at the start of the run."""
+        return datetime_of(self._scope.now_ms)
+
+    @overload
+    async def run_query(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def run_query(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    async def run_query(self, function: Target, /, *args: Any, **kwargs: Any) -> Any:
+        """Runs another query on the same snapshot.
+
+        Example:
+            order = await ctx.run_query(get_order, order_id=order_id)
+        """
+        return await self._calls.query_within(self._scope, function, args, kwargs)
+
+
+class MutationCtx(QueryCtx):
+    """The context of a mutation: one serializable transaction.
+
+    Example:
+        @duly.mutation
+        async def pay(ctx: duly.MutationCtx, order_id: duly.Id[Order]) -> None:
+            await ctx.db.patch(order_id, {"status": "paid"})
+            await ctx.scheduler.run_after(0, send_receipt, order_id=order_id)
+    """
+
+    db: DatabaseWriter
+
+    def __init__(self, scope: Scope, calls: Calls) -> None:
+        super().__init__(scope, calls)
+        self.db = DatabaseWriter(scope)
+        self._scheduler: Scheduler | None = None
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Schedules within this transaction: see `Scheduler`."""
+        if self._scheduler is None:
+            scope = self._scope
+
+            async def in_scope(body: Callable[[Scope], Any]) -> Any:
+                return await body(scope)
+
+            registry = self._environment.registry
+            self._scheduler = Scheduler(registry, self._chain, lambda: scope.now_ms, in_scope)
+        return self._scheduler
+
+    @overload
+    async def run_mutation(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def run_mutation(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    async def run_mutation(self, function: Target, /, *args: Any, **kwargs: Any) -> Any:
+        """Runs another mutation inside this one, all or nothing: if it raises, and the error is caught here, none of
+        what it wrote or scheduled remains. What remains commits with this mutation.
+
+        Example:
+            try:
+                await ctx.run_mutation(reserve_stock, item="tea")
+            except OutOfStock:
+                await ctx.db.patch(order_id, {"status": "waiting"})
+        """
+        return await self._calls.mutation_within(self._scope, function, args, kwargs)
+
+
+class ActionCtx(_Ctx):
+    """The context of an action: no transaction of its own; each call through it is one, committed when it returns.
+
+    Example:
+        @duly.internal_action
+        async def charge(ctx: duly.ActionCtx, order_id: duly.Id[Order]) -> None:
+            order = await ctx.run_query(get_order, order_id=order_id)
+            receipt = await bank.charge(order["card"], order["total"])
+            await ctx.run_mutation(record_payment, order_id=order_id, receipt=receipt)
+    """
+
+    def __init__(self, environment: Environment, chain: CallChain, calls: Calls, scheduler: Scheduler) -> None:
+        super().__init__(environment, chain)
+        self._calls = calls
+        self.scheduler = scheduler
+
+    @property
+    def now(self) -> datetime:
+        """The clock: an aware UTC datetime."""
+        return datetime_of(self._environment.clock.now_ms())
+
+    @overload
+    async def run_query(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def run_query(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    async def run_query(self, function: Target, /, *args: Any, **kwargs: Any) -> Any:
+        """Runs a query on a snapshot of its own.
+
+        Example:
+            order = await ctx.run_query(get_order, order_id=order_id)
+        """
+        return await self._calls.query(self._chain, function, args, kwargs)
+
+    @overload
+    async def run_mutation(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def run_mutation(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    async def run_mutation(self, function: Target, /, *args: Any, **kwargs: Any) -> Any:
+        """Runs a mutation in a transaction of its own; durable when it returns, whatever becomes of the action.
+
+        Example:
+            await ctx.run_mutation(record_payment, order_id=order_id, receipt=receipt)
+        """
+        return await self._calls.mutation(self._chain, function, args, kwargs)
+
+    @overload
+    async def run_action(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def run_action(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    async def run_action(self, function: Target, /, *args: Any, **kwargs: Any) -> Any:
+        """Runs another action as part of this one. To have it run by itself, schedule it.
+
+        Example:
+            await ctx.run_action(resize, image_id=image_id)
+        """
+        return await self._calls.action(self._chain, function, args, kwargs)
+
+
+class SyncActionCtx(_Ctx):
+    """The context of a plain `def` action, which runs in a thread: as `ActionCtx`, with methods that block.
+
+    Example:
+        @duly.internal_action
+        def export(ctx: duly.SyncActionCtx, order_id: duly.Id[Order]) -> None:
+            order = ctx.run_query(get_order, order_id=order_id)
+            with open("orders.txt", "a") as file:
+                file.write(f"{order}\\n")
+    """
+
+    def __init__(self, ctx: ActionCtx, block: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+        super().__init__(ctx._environment, ctx._chain)
+        self._ctx = ctx
+        self._block = block
+        self.scheduler = SyncScheduler(ctx.scheduler, block)
+
+    @property
+    def now(self) -> datetime:
+        """The clock: an aware UTC datetime."""
+        return self._ctx.now
+
+    @overload
+    def run_query(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def run_query(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    def run_query(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """As `ActionCtx.run_query`, blocking."""
+        return self._block(self._ctx.run_query(function, *args, **kwargs))
+
+    @overload
+    def run_mutation(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def run_mutation(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    def run_mutation(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """As `ActionCtx.run_mutation`, blocking."""
+        return self._block(self._ctx.run_mutation(function, *args, **kwargs))
+
+    @overload
+    def run_action(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def run_action(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    def run_action(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """As `ActionCtx.run_action`, blocking."""
+        return self._block(self._ctx.run_action(function, *args, **kwargs))
+
+    @property
+    def auth(self) -> "SyncAuth":  # type: ignore[override]
+        """Who calls; see `Auth.identity`."""
+        return SyncAuth(self._chain.identity)
+
+
+class SyncAuth:
+    """`ctx.auth` of a plain `def` action.
+
+    Example:
+        who = ctx.auth.identity()
+    """
+
+    def __init__(self, identity: Mapping[str, Any] | None) -> None:
+        self._identity = identity
+
+    def identity(self) -> Mapping[str, Any] | None:
+        """As `Auth.identity`."""
+        return self._identity

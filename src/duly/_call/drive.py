@@ -1,0 +1,121 @@
+"""Driving a handler that must not wait for anything but its database calls (rule T3).
+
+On SQLite database calls never suspend, so a well-behaved handler runs from its first line to its last in one go, and
+none of the machinery below is set up. One that suspends is watched: gathering database calls is fine and takes a few
+turns of the event loop; several turns without a database call mean that it waits for the world, while every other
+mutation waits for it.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar
+
+from duly._call.scope import Scope
+from duly.errors import DulyError, MutationWaitError
+
+__all__ = ["Drive", "inside"]
+
+T = TypeVar("T")
+
+_TURNS_MAX = 10
+
+inside: contextvars.ContextVar[str | None] = contextvars.ContextVar("duly_inside", default=None)
+"""The path of the query or mutation that is running: calling the app from inside it would wait for itself."""
+
+
+class Drive:
+    """Awaits a handler's coroutine within its limits.
+
+    Args:
+        coroutine: The handler, called.
+        scope: Its scope; `scope.deadline` is None for a query, which holds nobody up.
+        waits: Called once with where the handler waits for the world; returns the error to end it with, or None.
+    """
+
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, T], scope: Scope, waits: Callable[[str], MutationWaitError | None]
+    ) -> None:
+        self._coroutine = coroutine
+        self._scope = scope
+        self._waits = waits
+        # Of its own, so that nothing it sets is seen by the next handler on the same task.
+        self._context = contextvars.copy_context()
+        self._context.run(inside.set, scope.path)
+        self._task: asyncio.Task[Any] | None = None
+        self._error: DulyError | None = None
+        self._turns = 0
+        self._calls_seen = 0
+        self._handle: asyncio.Handle
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        try:
+            awaited = self._context.run(self._coroutine.send, None)
+        except StopIteration as stop:
+            return stop.value
+        return (yield from self._suspended(awaited))
+
+    def _suspended(self, awaited: Any) -> Generator[Any, Any, Any]:
+        self._task = asyncio.current_task()
+        timer = None
+        if self._scope.deadline is not None:
+            clock = self._scope.environment.clock
+            timer = clock.call_later(
+                max(0.0, self._scope.deadline - clock.monotonic()),
+                lambda: self._interrupt(self._scope.out_of_time()),
+            )
+        try:
+            while True:
+                self._watch()
+                try:
+                    sent = yield awaited
+                except BaseException as error:
+                    step, value = self._coroutine.throw, self._take_error(error)
+                else:
+                    step, value = self._coroutine.send, sent
+                finally:
+                    self._handle.cancel()
+                try:
+                    awaited = self._context.run(step, value)
+                except StopIteration as stop:
+                    if self._error is not None:
+                        raise self._error from None  # it swallowed the interruption
+                    return stop.value
+                if self._error is not None:
+                    self._coroutine.close()  # it swallowed the interruption, and waits again
+                    raise self._error
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _watch(self) -> None:
+        self._turns = 0
+        self._calls_seen = self._scope.usage.calls
+        self._handle = asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        if self._scope.usage.calls != self._calls_seen:
+            self._calls_seen, self._turns = self._scope.usage.calls, 0
+        self._turns += 1
+        if self._turns <= _TURNS_MAX:
+            self._handle = asyncio.get_running_loop().call_soon(self._turn)
+            return
+        error = self._waits(self._where())
+        if error is not None:
+            self._interrupt(error)
+
+    def _interrupt(self, error: DulyError) -> None:
+        if self._error is None and self._task is not None:
+            self._error = error
+            self._task.cancel()
+
+    def _take_error(self, error: BaseException) -> BaseException:
+        """What the handler sees of an interruption: our error in place of the cancellation that carried it."""
+        if self._error is not None and isinstance(error, asyncio.CancelledError) and self._task is not None:
+            self._task.uncancel()
+            return self._error
+        return error
+
+    def _where(self) -> str:
+        frame = self._coroutine.cr_frame if hasattr(self._coroutine, "cr_frame") else None
+        return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "an unknown line"

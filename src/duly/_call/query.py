@@ -1,0 +1,323 @@
+"""The query builder: what to read, in which order, how much of it."""
+
+import base64
+import hashlib
+import math
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+import orjson
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from duly._call.scope import Scope
+from duly._ground.ids import ID_HIGHEST, first_id_at
+from duly._ground.keys import encode_key
+from duly._ground.values import normalize
+from duly._model.ranges import Range, key_bounds
+from duly._model.schema import Index, Table
+from duly._store.port import Position
+from duly.errors import IndexNotFoundError, InvalidValueError, NotUniqueError
+
+__all__ = ["Page", "Query", "Source"]
+
+D = TypeVar("D")
+D_co = TypeVar("D_co", covariant=True)
+
+_BATCH_FIRST, _BATCH_MAX = 32, 512
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[D_co]):
+    """One page of a query.
+
+    `page` holds the documents; `is_done` says that there are no more; `continue_cursor` is passed to `paginate` for
+    the next page, and is good also when rows come and go in between.
+
+    Example:
+        result = await ctx.db.query(orders).paginate(cursor=None, page_size=50)
+        next_result = await ctx.db.query(orders).paginate(cursor=result.continue_cursor, page_size=50)
+    """
+
+    page: list[D_co]
+    is_done: bool
+    continue_cursor: str
+
+
+class Source(Protocol):
+    """Where a query reads: documents of a table, or scheduled functions."""
+
+    name: str
+    tag: str
+    table: Table[Any]
+
+    async def scan(
+        self, scope: Scope, index: Index | None, after: Position, before: Position, descending: bool, limit: int
+    ) -> list[tuple[Position, dict[str, Any]]]: ...
+
+    async def count(self, scope: Scope, index: Index | None, after: Position, before: Position) -> int: ...
+
+
+class Query(Generic[D]):
+    """A query under construction. Each method returns a new one; nothing is read until it is awaited or iterated.
+
+    Without an index it reads by creation time, oldest first.
+
+    Example:
+        unpaid = await ctx.db.query(orders).with_index("by_status", status="open").order("desc").take(10)
+    """
+
+    def __init__(self, scope: Scope, source: Source) -> None:
+        self._scope = scope
+        self._source = source
+        self._index: Index | None = None
+        self._after = Position(b"", source.tag)
+        self._before = Position(b"", source.tag + ID_HIGHEST)
+        self._descending = False
+        self._predicates: tuple[Callable[[D], object], ...] = ()
+
+    def _with(self, **changes: Any) -> "Query[D]":
+        query: Query[D] = object.__new__(Query)
+        query.__dict__.update(self.__dict__ | changes)
+        return query
+
+    def with_index(self, index: str, /, **fields: Any) -> "Query[D]":
+        """Reads through an index, in its order: its fields, then `_creationTime`.
+
+        Args:
+            index: The index's name; `by_creation_time` always exists.
+            fields: Values for a prefix of its fields; the last given may be a range: `duly.gt`, `gte`, `lt`, `lte`,
+                joined by `&`. After all fields `_creationTime` may have a value or a range (ms since the epoch).
+
+        Raises:
+            IndexNotFoundError: The table has no such index.
+            InvalidValueError: A field that the index has not, a gap before one, or a value that can't be stored.
+
+        Example:
+            due = ctx.db.query(orders).with_index("by_status_and_due", status="open", due=duly.lt(ctx.now.timestamp()))
+        """
+        if index == "by_creation_time":
+            spec = Index(index, ())
+        else:
+            found = self._source.table.indexes.get(index)
+            if found is None:
+                raise IndexNotFoundError(self._source.name, index, [*self._source.table.indexes, "by_creation_time"])
+            spec = found
+        after, before = self._bounds(spec, fields)
+        return self._with(_index=spec if spec.fields else None, _after=after, _before=before)
+
+    def _bounds(self, index: Index, fields: dict[str, Any]) -> tuple[Position, Position]:
+        names = (*index.fields, "_creationTime")
+        given = [name for name in names if name in fields]
+        if len(given) < len(fields):
+            unknown = next(name for name in fields if name not in names)
+            raise InvalidValueError(f"index {index.name!r} has no field {unknown!r}; it has {', '.join(names)}")
+        if given != list(names[: len(given)]):
+            raise InvalidValueError(
+                f"index {index.name!r} orders by {', '.join(names)}; give values for the first of them without a gap"
+            )
+        prefix: list[Any] = []
+        last = Range()
+        for number, name in enumerate(given):
+            value = fields[name]
+            if isinstance(value, Range):
+                if number < len(given) - 1:
+                    raise InvalidValueError(f"{name!r} has a range, so nothing can follow it; {given[-1]!r} does")
+                last = value
+            elif name != "_creationTime":
+                prefix.append(_stored(value, name))
+        if "_creationTime" in given:
+            return self._time_bounds(encode_key(prefix) if index.fields else b"", fields["_creationTime"])
+        bounds = (bound and replace(bound, value=_stored(bound.value, given[-1])) for bound in (last.lower, last.upper))
+        last = Range(*bounds)
+        if not index.fields:
+            return self._after, self._before
+        lower, upper = key_bounds(prefix, last)
+        return Position(lower, ""), Position(upper, "")
+
+    def _time_bounds(self, key: bytes, time: Any) -> tuple[Position, Position]:
+        tag = self._source.tag
+        if not isinstance(time, Range):
+            first = first_id_at(tag, _first_us(time, above=False))
+            return Position(key, first), Position(key, first_id_at(tag, _first_us(time, above=True)))
+        after, before = tag, tag + ID_HIGHEST
+        if time.lower:
+            after = first_id_at(tag, _first_us(time.lower.value, above=not time.lower.inclusive))
+        if time.upper:
+            before = first_id_at(tag, _first_us(time.upper.value, above=time.upper.inclusive))
+        return Position(key, after), Position(key, before)
+
+    def order(self, direction: str, /) -> "Query[D]":
+        """`"asc"` (the default) or `"desc"`: the order of the index, or of creation.
+
+        Raises:
+            InvalidValueError: Another word.
+
+        Example:
+            newest = await ctx.db.query(orders).order("desc").first()
+        """
+        if direction not in ("asc", "desc"):
+            raise InvalidValueError(f"the order is 'asc' or 'desc', not {direction!r}")
+        return self._with(_descending=direction == "desc")
+
+    def filter(self, predicate: Callable[[D], object], /) -> "Query[D]":
+        """Keeps the documents for which the predicate is true. Those it drops are read all the same: prefer an index.
+
+        Example:
+            large = await ctx.db.query(orders).filter(lambda order: len(order["items"]) > 10).collect()
+        """
+        return self._with(_predicates=(*self._predicates, predicate))
+
+    async def collect(self) -> list[D]:
+        """All documents. Raises `LimitError` past 32,000 read in the transaction: then `take` or `paginate`.
+
+        Example:
+            everything = await ctx.db.query(orders).collect()
+        """
+        return [document async for document in self]
+
+    async def take(self, n: int, /) -> list[D]:
+        """The first `n` documents, or as many as there are.
+
+        Raises:
+            InvalidValueError: `n` is negative.
+
+        Example:
+            ten = await ctx.db.query(orders).take(10)
+        """
+        if isinstance(n, bool) or not isinstance(n, int):
+            raise TypeError(f"take() takes an int, not {n!r}")
+        if n < 0:
+            raise InvalidValueError(f"take() takes 0 or more, not {n}")
+        documents: list[D] = []
+        if n:
+            async for document in self._iterate(self._after, self._before, n):
+                documents.append(document[1])
+                if len(documents) == n:
+                    break
+        return documents
+
+    async def first(self) -> D | None:
+        """The first document, or None.
+
+        Example:
+            oldest = await ctx.db.query(orders).first()
+        """
+        documents = await self.take(1)
+        return documents[0] if documents else None
+
+    async def unique(self) -> D | None:
+        """The only document, or None.
+
+        Raises:
+            NotUniqueError: There is more than one.
+
+        Example:
+            user = await ctx.db.query(users).with_index("by_email", email=email).unique()
+        """
+        documents = await self.take(2)
+        if len(documents) > 1:
+            raise NotUniqueError(self._source.name)
+        return documents[0] if documents else None
+
+    async def count(self) -> int:
+        """How many documents there are. Without a filter it reads none of them.
+
+        Example:
+            open_orders = await ctx.db.query(orders).with_index("by_status", status="open").count()
+        """
+        if self._predicates:
+            return len(await self.collect())
+        await self._scope.enter()
+        return await self._source.count(self._scope, self._index, self._after, self._before)
+
+    def __aiter__(self) -> AsyncIterator[D]:
+        return self._documents()
+
+    async def _documents(self) -> AsyncIterator[D]:
+        async for _, document in self._iterate(self._after, self._before, _BATCH_FIRST):
+            yield document
+
+    async def _iterate(self, after: Position, before: Position, batch: int) -> AsyncIterator[tuple[Position, D]]:
+        while True:
+            await self._scope.enter()
+            batch = min(batch, _BATCH_MAX)
+            rows = await self._source.scan(self._scope, self._index, after, before, self._descending, batch)
+            for position, document in rows:
+                # A position at a time, so that what is changed while iterating neither repeats nor hides another.
+                if all(predicate(cast("D", document)) for predicate in self._predicates):
+                    yield position, cast("D", document)
+            if len(rows) < batch:
+                return
+            after, before = (after, rows[-1][0]) if self._descending else (rows[-1][0], before)
+            batch *= 2
+
+    async def paginate(self, cursor: str | None = None, page_size: int = 50) -> Page[D]:
+        """One page of the documents.
+
+        Args:
+            cursor: None for the first page, then the `continue_cursor` of the page before.
+            page_size: How many documents at most, 1 or more; default 50.
+
+        Raises:
+            InvalidValueError: The page size is not positive, or the cursor is not one of this query.
+
+        Example:
+            result = await ctx.db.query(orders).paginate(cursor=cursor, page_size=20)
+        """
+        if isinstance(page_size, bool) or not isinstance(page_size, int):
+            raise TypeError(f"page_size is an int, not {page_size!r}")
+        if page_size < 1:
+            raise InvalidValueError(f"page_size is 1 or more, not {page_size}")
+        after, before = self._after, self._before
+        if cursor is not None:
+            position = self._read_cursor(cursor)
+            after, before = (after, position) if self._descending else (position, before)
+        page: list[D] = []
+        last = before if self._descending else after
+        # One more than the page, to know whether it is the last.
+        async for position, document in self._iterate(after, before, page_size + 1):
+            if len(page) == page_size:
+                return Page(page, False, self._write_cursor(last))
+            page.append(document)
+            last = position
+        return Page(page, True, self._write_cursor(after if self._descending else before))
+
+    def _fingerprint(self) -> str:
+        parts = (self._source.name, self._index, self._after, self._before, self._descending)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+    def _write_cursor(self, position: Position) -> str:
+        raw = orjson.dumps([self._fingerprint(), position.key.hex(), position.id])
+        return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+    def _read_cursor(self, cursor: str) -> Position:
+        try:
+            raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+            fingerprint, key, id = orjson.loads(raw)
+            position = Position(bytes.fromhex(key), str(id))
+        except (ValueError, TypeError) as error:
+            raise InvalidValueError(f"{cursor!r} is no cursor; pass what the page before gave, or None") from error
+        if fingerprint != self._fingerprint():
+            raise InvalidValueError("the cursor is of another query; it goes with the same table, index and order")
+        return position
+
+
+def _stored(value: Any, where: str) -> Any:
+    """What the value is once stored, so that it is compared with its like."""
+    try:
+        return normalize(value, to_jsonable_python)
+    except PydanticSerializationError as error:
+        raise InvalidValueError(f"a {type(value).__name__} is no value", where) from error
+
+
+def _first_us(ms: Any, *, above: bool) -> int:
+    """The first microsecond whose time in ms is not below (or is above) the given one, as floats compare."""
+    if isinstance(ms, bool) or not isinstance(ms, (int, float)) or math.isnan(ms):
+        raise InvalidValueError(f"_creationTime is a number of milliseconds since the epoch, not {ms!r}")
+    if math.isinf(ms):
+        return 0 if ms < 0 else 1 << 55
+    us = math.floor(ms * 1_000) - 2
+    while us / 1_000 < ms or (above and us / 1_000 <= ms):
+        us += 1
+    return us

@@ -1,0 +1,234 @@
+"""Calling functions: each kind in the transaction, the scope and the time that it is due."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from duly._call.context import ActionCtx, MutationCtx, QueryCtx, SyncActionCtx
+from duly._call.drive import Drive, inside
+from duly._call.registry import Function, Target
+from duly._call.scheduler import Scheduler
+from duly._call.scope import CallChain, Environment, Scope
+from duly._call.threads import blocker, in_thread
+from duly._model.backoff import Backoff
+from duly._model.event import Event
+from duly._model.function import FunctionKind
+from duly._store.port import Transaction
+from duly.errors import ConflictError, FunctionKindError, LimitError, MutationWaitError
+
+__all__ = ["Runner"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger("duly")
+
+_CONFLICTS_MAX = 4
+_CONFLICT = Backoff(10, 2_000)
+_CANCEL_GRACE_S = 1.0
+
+Arguments = dict[str, Any]
+
+
+class Runner:
+    """Runs functions by reference or path, for the app, for contexts and for the executor."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self._warned: set[str] = set()
+
+    # From outside: transactions of their own.
+
+    async def query(self, chain: CallChain, target: Target, args: tuple[Any, ...], kwargs: Arguments) -> Any:
+        function, arguments = self._prepare("query", target, args, kwargs)
+
+        async def body(tx: Transaction) -> Any:
+            scope = Scope(self.environment, tx, chain, function.path, self.environment.clock.now_ms())
+            return await self._call(function, QueryCtx(scope, self), arguments, scope)
+
+        return await self.environment.store.read(body)
+
+    async def mutation(self, chain: CallChain, target: Target, args: tuple[Any, ...], kwargs: Arguments) -> Any:
+        function, arguments = self._prepare("mutation", target, args, kwargs)
+        started = self.environment.clock.now_ms()
+
+        async def body(tx: Transaction) -> tuple[Any, list[Event]]:
+            return await self.mutate(tx, chain, function, arguments)
+
+        result, events = await self._persistently(body)
+        if self.environment.observer is not None:
+            now = self.environment.clock.now_ms()
+            called = Event("called", function.path, now, None, "mutation", duration_ms=now - started)
+            self.environment.emit(called, *events)
+        return result
+
+    async def action(self, chain: CallChain, target: Target, args: tuple[Any, ...], kwargs: Arguments) -> Any:
+        function, arguments = self._prepare("action", target, args, kwargs)
+        return await self.act(chain, function, arguments)
+
+    def scheduler(self, chain: CallChain) -> Scheduler:
+        """A scheduler each of whose calls is a transaction of its own."""
+        environment = self.environment
+
+        async def in_scope(body: Callable[[Scope], Awaitable[Any]]) -> Any:
+            self._refuse_inside("the scheduler of the app", "ctx.scheduler")
+
+            async def in_transaction(tx: Transaction) -> tuple[Any, list[Event]]:
+                scope = Scope(environment, tx, chain, "scheduler", environment.clock.now_ms())
+                return await body(scope), scope.events
+
+            result, events = await self._persistently(in_transaction)
+            environment.emit(*events)
+            return result
+
+        return Scheduler(environment.registry, chain, environment.clock.now_ms, in_scope)
+
+    # From inside a transaction.
+
+    async def query_within(self, scope: Scope, target: Target, args: tuple[Any, ...], kwargs: Arguments) -> Any:
+        await scope.enter()
+        function, arguments = self._prepare("query", target, args, kwargs, nested=True)
+        child = scope.child(function.path)
+        try:
+            return await self._call(function, QueryCtx(child, self), arguments, child, nested=True)
+        finally:
+            child.open = False
+
+    async def mutation_within(self, scope: Scope, target: Target, args: tuple[Any, ...], kwargs: Arguments) -> Any:
+        function, arguments = self._prepare("mutation", target, args, kwargs, nested=True)
+        async with scope.nested(function.path) as child:
+            return await self._call(function, MutationCtx(child, self), arguments, child, nested=True)
+
+    # For the executor, which has the transaction or the job already.
+
+    async def mutate(
+        self, tx: Transaction, chain: CallChain, function: Function, arguments: Arguments
+    ) -> tuple[Any, list[Event]]:
+        """Runs a mutation in a transaction that is open. What it raises is the caller's to roll back."""
+        environment = self.environment
+        deadline = environment.clock.monotonic() + environment.mutation_timeout.total_seconds()
+        scope = Scope(environment, tx, chain, function.path, environment.clock.now_ms(), deadline=deadline)
+        result = await self._call(function, MutationCtx(scope, self), arguments, scope)
+        scope.check_time()
+        return result, scope.events
+
+    async def act(self, chain: CallChain, function: Function, arguments: Arguments) -> Any:
+        """Runs an action, for as long as it may.
+
+        Raises:
+            LimitError: It ran out of time.
+        """
+        environment = self.environment
+        ctx = ActionCtx(environment, chain, self, self.scheduler(chain))
+        if function.is_async:
+            body: Coroutine[Any, Any, Any] = function.call(ctx, **arguments)
+        else:
+            sync_ctx = SyncActionCtx(ctx, blocker(asyncio.get_running_loop()))
+            body = in_thread(function.path, lambda: function.call(sync_ctx, **arguments))
+        seconds = (function.timeout or environment.action_timeout).total_seconds()
+        result = await self._within(seconds, function, body)
+        return function.signature.check_return(result, environment.registry.tags)
+
+    async def _within(self, seconds: float, function: Function, body: Coroutine[Any, Any, T]) -> T:
+        """Waits for a body in a task of its own; cancels it when its time is up or the caller is cancelled.
+
+        A body that ignores being cancelled is left to itself after a second: its outcome counts no more.
+        """
+        clock = self.environment.clock
+        task = asyncio.get_running_loop().create_task(body, name=f"duly {function.path}")
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def end(_: object = None) -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        task.add_done_callback(end)
+        began = clock.monotonic()
+        timer = clock.call_later(seconds, end)
+        try:
+            await ended
+            if task.done():
+                return task.result()
+        finally:
+            timer.cancel()
+            if not task.done():
+                await self._stop(task, function)
+        raise LimitError(
+            f"seconds that the action {function.path!r} may run",
+            round(max(clock.monotonic() - began, seconds + 0.001), 3),
+            seconds,
+            "it was cancelled; give it more with @duly.action(timeout=…), or split the work",
+        )
+
+    async def _stop(self, task: asyncio.Task[Any], function: Function) -> None:
+        task.cancel()
+        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self.environment.clock.call_later(_CANCEL_GRACE_S, lambda: gone.done() or gone.set_result(None))
+        task.add_done_callback(lambda _: gone.done() or gone.set_result(None))
+        try:
+            await gone
+        finally:
+            timer.cancel()
+        if task.done():
+            if not task.cancelled():
+                task.exception()  # it is told apart from its outcome, which is that it was stopped
+        else:
+            _log.warning("%s goes on although it was cancelled; its outcome will not be recorded", function.path)
+
+    # In common.
+
+    def _prepare(
+        self, kind: FunctionKind, target: Target, args: tuple[Any, ...], kwargs: Arguments, *, nested: bool = False
+    ) -> tuple[Function, Arguments]:
+        registry = self.environment.registry
+        function = registry.resolve(target)
+        if function.kind != kind:
+            raise FunctionKindError(
+                function.path, function.kind, f"{function.path!r} is a {function.kind}, not a {kind}; run it as one"
+            )
+        if not nested:
+            self._refuse_inside(f"the {kind} {function.path!r}", f"ctx.run_{kind}")
+        return function, function.signature.bind(args, kwargs, registry.tags)
+
+    def _refuse_inside(self, what: str, instead: str) -> None:
+        """A call of the app from inside a transaction would wait for that transaction to end, which waits for it."""
+        path = inside.get()
+        if path is not None:
+            raise MutationWaitError(
+                path, path, f"{what} was called from inside {path!r} as if from outside; use {instead} there"
+            )
+
+    async def _call(
+        self, function: Function, ctx: QueryCtx, arguments: Arguments, scope: Scope, *, nested: bool = False
+    ) -> Any:
+        try:
+            coroutine = function.call(ctx, **arguments)
+            result = await (coroutine if nested else Drive(coroutine, scope, lambda where: self._waits(scope, where)))
+        finally:
+            scope.open = False
+        return function.signature.check_return(result, self.environment.registry.tags)
+
+    def _waits(self, scope: Scope, where: str) -> MutationWaitError | None:
+        """A function waits for the world (rule T3): warn, once for each function, or refuse. Queries may."""
+        if scope.deadline is None:
+            return None
+        error = MutationWaitError(scope.path, where)
+        if self.environment.foreign_wait == "error":
+            return error
+        if scope.path not in self._warned:
+            self._warned.add(scope.path)
+            _log.warning("%s", error)
+        return None
+
+    async def _persistently(self, body: Callable[[Transaction], Awaitable[T]]) -> T:
+        """A transaction of a direct call: retried on conflict for a little while, then the conflict is told (T1)."""
+        conflicts = 0
+        while True:
+            try:
+                return await self.environment.store.transact(body)
+            except ConflictError:
+                conflicts += 1
+                if conflicts > _CONFLICTS_MAX:
+                    raise
+            delay = _CONFLICT.delay_ms(conflicts, self.environment.entropy.uniform())
+            await self.environment.clock.sleep(delay / 1_000)

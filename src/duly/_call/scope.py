@@ -1,0 +1,146 @@
+"""What one run of a query or mutation may use: its transaction, its share of the limits, its time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+from duly._call.registry import Registry
+from duly._ground.clock import Clock
+from duly._ground.entropy import Entropy
+from duly._ground.ids import Id, IdMaker
+from duly._model.event import Event, Observer
+from duly._model.job import ScheduledFunction
+from duly._model.limits import Usage
+from duly._store.port import Store, Transaction
+from duly.errors import DulyError, LimitError
+
+__all__ = ["CallChain", "Environment", "Scope"]
+
+
+@dataclass
+class Environment:
+    """What every call in an app shares. Put together in one place, the app; nothing here is global."""
+
+    registry: Registry
+    store: Store
+    clock: Clock
+    entropy: Entropy
+    ids: IdMaker
+    action_timeout: timedelta
+    mutation_timeout: timedelta
+    foreign_wait: Literal["warn", "error"] = "warn"
+    observer: Observer | None = None
+
+    def emit(self, *events: Event) -> None:
+        if self.observer is not None:
+            for event in events:
+                self.observer(event)
+
+
+@dataclass(frozen=True, slots=True)
+class CallChain:
+    """Who began: the scheduled function at the root, if any, and whether it is an action (rules C2 and C4)."""
+
+    job_id: Id[ScheduledFunction] | None = None
+    is_action: bool = False
+    identity: Any = None
+
+
+class Scope:
+    """One run of a query or mutation within a transaction; nested runs have scopes of their own."""
+
+    __slots__ = ("_child", "chain", "deadline", "environment", "events", "now_ms", "open", "path", "tx", "usage")
+
+    def __init__(
+        self,
+        environment: Environment,
+        tx: Transaction,
+        chain: CallChain,
+        path: str,
+        now_ms: float,
+        *,
+        deadline: float | None = None,
+        usage: Usage | None = None,
+        events: list[Event] | None = None,
+    ) -> None:
+        self.environment = environment
+        self.tx = tx
+        self.chain = chain
+        self.path = path
+        self.now_ms = now_ms
+        self.deadline = deadline
+        self.usage = usage if usage is not None else Usage()
+        self.events = events if events is not None else []
+        self.open = True
+        self._child: asyncio.Lock | None = None
+
+    async def enter(self) -> None:
+        """Before every call on the database or the scheduler: is this run still the one that may?"""
+        self.usage.calls += 1
+        if not self.open:
+            raise DulyError(
+                f"the ctx of {self.path!r} was used after the function had returned; await everything it starts, "
+                "and schedule what is to run later"
+            )
+        self.check_time()
+        if self._child is not None and self._child.locked():
+            # A nested mutation is under way, and this call, made at the same time, is not part of it.
+            async with self._child:
+                pass
+
+    def check_time(self) -> None:
+        clock = self.environment.clock
+        if self.deadline is not None and clock.monotonic() > self.deadline:
+            raise self.out_of_time()
+
+    def out_of_time(self) -> LimitError:
+        seconds = self.environment.mutation_timeout.total_seconds()
+        over = 0.0 if self.deadline is None else self.environment.clock.monotonic() - self.deadline
+        return LimitError(
+            f"seconds that the mutation {self.path!r} may run",
+            round(seconds + max(over, 0.001), 3),
+            seconds,
+            "it was rolled back; do slow work in an action, or schedule the rest (rule T3)",
+        )
+
+    def child(self, path: str) -> "Scope":
+        """The scope of a nested run: the same transaction, time and limits."""
+        return Scope(
+            self.environment,
+            self.tx,
+            self.chain,
+            path,
+            self.now_ms,
+            deadline=self.deadline,
+            usage=self.usage,
+            events=self.events,
+        )
+
+    @asynccontextmanager
+    async def nested(self, path: str) -> AsyncIterator["Scope"]:
+        """All or nothing within the transaction: what fails takes its writes, jobs and share of the limits with it.
+
+        Nested runs of one scope take turns, also when they are gathered: savepoints only nest.
+        """
+        await self.enter()
+        if self._child is None:
+            self._child = asyncio.Lock()
+        async with self._child:
+            before, events = self.usage.copy(), len(self.events)
+            savepoint = await self.tx.savepoint()
+            scope = self.child(path)
+            try:
+                yield scope
+            except BaseException:
+                if self.tx.fault is None:
+                    await self.tx.rollback(savepoint)
+                self.usage.undo(before)
+                del self.events[events:]
+                raise
+            else:
+                await self.tx.release(savepoint)
+            finally:
+                scope.open = False

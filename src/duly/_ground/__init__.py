@@ -1,0 +1,1 @@
+"""The world behind small doors: time, chance, identity, and how values are written down."""

@@ -1,0 +1,145 @@
+"""Ids: opaque strings of 32 characters that carry their table, their time and their own check.
+
+    orders       time in µs    chance + check
+    a1b2c      0dk3v9x2q7m    4e8f2h6k9n3p5r7t
+    25 bits      55 bits        73 + 7 bits
+
+The alphabet is in ASCII order, so ids sort as their bits do: by table, then by creation. Within one process the time
+part grows with every id, so the order of ids is the order in which they were made, and `_creationTime` is the time
+part. The 73 random bits make ids unguessable; the check, the number modulo 127, catches every mistyped character.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
+
+from pydantic_core import core_schema
+
+from duly._ground.clock import Clock
+from duly._ground.entropy import Entropy
+from duly.errors import InvalidIdError
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+
+__all__ = [
+    "ID_HIGHEST",
+    "Id",
+    "IdMaker",
+    "check_id",
+    "creation_time_of",
+    "first_id_at",
+    "table_tag",
+]
+
+DocumentT_co = TypeVar("DocumentT_co", covariant=True)
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
+_TO_PYTHON = str.maketrans(_ALPHABET, "0123456789abcdefghijklmnopqrstuv")
+_CHARACTERS = frozenset(_ALPHABET)
+_LENGTH = 32
+_TAG_LENGTH = 5
+_TIME_END = 16
+_CHECK_MODULUS = 127
+_RANDOM_BITS = 73
+
+ID_HIGHEST = "~"
+"""Sorts after every id."""
+
+
+class Id(str, Generic[DocumentT_co]):
+    """The id of a document. At run time a plain string; to a type checker it knows the document's type.
+
+    As an annotation of a parameter it is checked when the function is called or scheduled: an id that is mistyped,
+    or of another table than the type belongs to, is an `ArgumentError`.
+
+    Example:
+        async def archive_order(ctx: duly.MutationCtx, order_id: duly.Id[Order]) -> None: ...
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: "GetCoreSchemaHandler") -> core_schema.CoreSchema:
+        document_type = (get_args(source) or (Any,))[0]
+
+        def check(value: str, info: core_schema.ValidationInfo) -> Id[Any]:
+            tag = check_id(value)
+            tags_by_type: Mapping[Any, frozenset[str]] = info.context or {}
+            try:
+                expected = tags_by_type.get(document_type)
+            except TypeError:  # an unhashable type parameter names no table
+                expected = None
+            if expected and tag not in expected:
+                raise InvalidIdError(value, f"is the id of another table, not of {document_type.__name__}")
+            return Id(value)
+
+        def checked(value: str, info: core_schema.ValidationInfo) -> Id[Any]:
+            try:
+                return check(value, info)
+            except InvalidIdError as error:
+                raise ValueError(str(error)) from error
+
+        return core_schema.with_info_after_validator_function(checked, core_schema.str_schema())
+
+
+def table_tag(table: str) -> str:
+    """The five characters that begin every id of a table. A hash of its name: nobody has to be asked."""
+    return _encode(int.from_bytes(hashlib.sha256(table.encode()).digest()[:4]) >> 7, _TAG_LENGTH)
+
+
+def check_id(value: object) -> str:
+    """The table tag of an id.
+
+    Raises:
+        InvalidIdError: It is no id: not a string, of the wrong length or characters, or mistyped.
+    """
+    if not isinstance(value, str):
+        raise InvalidIdError(value, f"is no id: ids are strings, this is a {type(value).__name__}")
+    if len(value) != _LENGTH or not _CHARACTERS.issuperset(value):
+        raise InvalidIdError(value, f"is no id: an id is {_LENGTH} lower-case letters and digits")
+    number = int(value.translate(_TO_PYTHON), 32)
+    if (number >> 7) % _CHECK_MODULUS != number & 0x7F:
+        raise InvalidIdError(value, "is no id: its check digits don't match; was it mistyped or cut off?")
+    return value[:_TAG_LENGTH]
+
+
+def creation_time_of(id: str) -> float:
+    """The `_creationTime` in an id: milliseconds since the epoch, to the microsecond."""
+    return int(id[_TAG_LENGTH:_TIME_END].translate(_TO_PYTHON), 32) / 1_000
+
+
+def first_id_at(tag: str, time_us: int) -> str:
+    """A string that sorts before every id of the table made at or after `time_us`, and after all made before."""
+    time_us = min(max(time_us, 0), (1 << 55) - 1)
+    return tag + _encode(time_us, _TIME_END - _TAG_LENGTH)
+
+
+class IdMaker:
+    """Makes ids; each is greater than the one before. One for an app; never asks the store."""
+
+    def __init__(self, clock: Clock, entropy: Entropy) -> None:
+        self._clock = clock
+        self._entropy = entropy
+        self._last_us = 0
+        self._tag_numbers: dict[str, int] = {}
+
+    def make(self, tag: str) -> Id[Any]:
+        time_us = round(self._clock.now_ms() * 1_000)
+        # Never back, never twice: a clock that was set back, or a burst within a microsecond, borrows from the future.
+        time_us = self._last_us = time_us if time_us > self._last_us else self._last_us + 1
+        number = time_us << _RANDOM_BITS | int.from_bytes(self._entropy.token(10)) >> 7
+        tag_number = self._tag_numbers.get(tag)
+        if tag_number is None:
+            tag_number = self._tag_numbers[tag] = int(tag.translate(_TO_PYTHON), 32) << 128
+        number = number << 7 | (tag_number | number) % _CHECK_MODULUS
+        return Id(tag + _encode(number, _LENGTH - _TAG_LENGTH))
+
+
+def _encode(number: int, length: int) -> str:
+    pairs = _PAIRS
+    groups = [pairs[number >> shift & 0x3FF] for shift in range(5 * length - 10, -1, -10)]
+    if length % 2:
+        groups.append(_ALPHABET[number & 0x1F])
+    return "".join(groups)

@@ -1,0 +1,1 @@
+"""Pure data and pure decisions: nothing here awaits, reads a clock, or speaks to a store."""

@@ -1,0 +1,85 @@
+"""Functions and the references that name them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Generic, Literal, NoReturn, ParamSpec, TypeVar
+
+__all__ = ["FunctionKind", "FunctionReference", "Handler", "LazyReference"]
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+
+FunctionKind = Literal["query", "mutation", "action"]
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """What a decorator recorded of a function."""
+
+    function: Callable[..., Any]
+    kind: FunctionKind
+    public: bool
+    is_async: bool
+    timeout: timedelta | None = None
+
+
+class FunctionReference(Generic[P, R_co]):
+    """Names a function: what a decorator returns. Pass it to `run_after`, `run_mutation`, `app.mutation` and so on.
+
+    It carries the function's parameters and result, so that a type checker checks every call and every schedule.
+    It is not called itself: what a function does is only transactional when duly runs it.
+
+    Example:
+        await ctx.scheduler.run_after(0, send_confirmation, order_id=order_id)
+    """
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+        self.module = handler.function.__module__
+        self.name = handler.function.__name__
+        self.__doc__ = handler.function.__doc__
+        self.__wrapped__ = handler.function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        kind = self.handler.kind
+        raise TypeError(
+            f"{self.name!r} is a {kind} and can't be called like a function; inside another function use "
+            f"'await ctx.run_{kind}({self.name}, …)', elsewhere 'await app.{kind}({self.name}, …)'"
+        )
+
+    def __repr__(self) -> str:
+        return f"<{self.handler.kind} {self.module}:{self.name}>"
+
+
+class LazyReference(FunctionReference[..., Any]):
+    """Names a function by its path, looked up when used: `duly.internal.emails.send_confirmation`, `duly.api.…`.
+
+    For functions that can't be imported where they are scheduled, because their modules import each other. Type
+    checkers know nothing of its arguments; they are checked when it is used.
+
+    Example:
+        await ctx.scheduler.run_after(0, duly.internal.emails.send_confirmation, order_id=order_id)
+    """
+
+    def __init__(self, root: str, steps: tuple[str, ...] = ()) -> None:
+        self._root = root
+        self._steps = steps
+
+    def __getattr__(self, step: str) -> "LazyReference":
+        if step.startswith("__"):
+            raise AttributeError(step)
+        return LazyReference(self._root, (*self._steps, step))
+
+    @property
+    def path(self) -> str:
+        """The path it stands for, such as `emails:send_confirmation`."""
+        if len(self._steps) < 2:
+            raise TypeError(f"{self!r} names no function; it takes a module and a name: duly.{self._root}.emails.send")
+        return "/".join(self._steps[:-1]) + ":" + self._steps[-1]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(f"{self!r} is a reference and can't be called; pass it to run_after, run_mutation and the like")
+
+    def __repr__(self) -> str:
+        return ".".join(("duly", self._root, *self._steps))

@@ -1,0 +1,85 @@
+"""The limits of one transaction (rules S9 and T4), and what it has used of them."""
+
+from dataclasses import dataclass, replace
+
+from duly.errors import LimitError
+
+__all__ = [
+    "ARGUMENT_BYTES_MAX",
+    "DOCUMENT_BYTES_MAX",
+    "INDEX_KEY_BYTES_MAX",
+    "JOBS_MAX",
+    "JOB_BYTES_MAX",
+    "READS_MAX",
+    "WRITES_MAX",
+    "Usage",
+]
+
+JOBS_MAX = 1_000
+JOB_BYTES_MAX = 16 * 1024 * 1024
+ARGUMENT_BYTES_MAX = 4 * 1024 * 1024
+DOCUMENT_BYTES_MAX = 1024 * 1024
+WRITES_MAX = 16_000
+READS_MAX = 32_000
+INDEX_KEY_BYTES_MAX = 2_000
+"""What PostgreSQL's B-tree holds in one entry, less what duly adds. The same on SQLite, so that a move can't fail."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a transaction has used, its nested mutations included. Every method raises `LimitError` past the limit.
+
+    `calls` has no limit: it tells a mutation that makes progress from one that waits for something else.
+    """
+
+    reads: int = 0
+    writes: int = 0
+    jobs: int = 0
+    job_bytes: int = 0
+    calls: int = 0
+
+    def read(self, documents: int) -> None:
+        self.reads += documents
+        if self.reads > READS_MAX:
+            raise LimitError(
+                "documents read in one transaction", self.reads, READS_MAX, "use an index, take() or paginate()"
+            )
+
+    def write(self) -> None:
+        if self.writes >= WRITES_MAX:
+            raise LimitError(
+                "writes in one transaction", self.writes + 1, WRITES_MAX, "schedule another mutation for the rest"
+            )
+        self.writes += 1
+
+    def schedule(self, size: int) -> None:
+        if size > ARGUMENT_BYTES_MAX:
+            raise LimitError(
+                "bytes of arguments of one scheduled function",
+                size,
+                ARGUMENT_BYTES_MAX,
+                "insert a document, pass its id",
+            )
+        if self.jobs >= JOBS_MAX:
+            raise LimitError(
+                "functions scheduled in one mutation",
+                self.jobs + 1,
+                JOBS_MAX,
+                "schedule a mutation that schedules the rest",
+            )
+        if self.job_bytes + size > JOB_BYTES_MAX:
+            raise LimitError(
+                "bytes of arguments scheduled in one mutation",
+                self.job_bytes + size,
+                JOB_BYTES_MAX,
+                "insert documents, pass their ids",
+            )
+        self.jobs += 1
+        self.job_bytes += size
+
+    def undo(self, before: "Usage") -> None:
+        """A nested mutation was rolled back: what it wrote and scheduled is given back; what it read was read."""
+        self.writes, self.jobs, self.job_bytes = before.writes, before.jobs, before.job_bytes
+
+    def copy(self) -> "Usage":
+        return replace(self)

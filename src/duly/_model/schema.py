@@ -1,0 +1,177 @@
+"""Tables: their name, the type of their documents, their indexes."""
+
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar, cast, overload
+
+from pydantic import TypeAdapter, ValidationError
+
+from duly._ground.ids import table_tag
+from duly._ground.keys import ABSENT, encode_key
+from duly._model.limits import INDEX_KEY_BYTES_MAX
+from duly._model.signature import adapter_of, describe_problems
+from duly.errors import LimitError, SchemaError
+
+__all__ = ["Index", "Table", "index_key"]
+
+DocumentT = TypeVar("DocumentT")
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
+_RESERVED = {"by_id", "by_creation_time"}
+# What reads back as it was written. A type made of these needs no validation when it is read.
+_PLAIN_SCHEMAS = {
+    "typed-dict", "typed-dict-field", "str", "int", "float", "bool", "none", "bytes", "list", "dict", "literal",
+    "nullable", "union", "any", "definitions", "definition-ref",
+}  # fmt: skip
+
+
+class Index(typing.NamedTuple):
+    """An ordered view of a table by these fields, then `_creationTime`, then `_id`."""
+
+    name: str
+    fields: tuple[str, ...]
+
+
+class Table(Generic[DocumentT]):
+    """A named collection of documents, with the type they must fit and the indexes to find them by.
+
+    Args:
+        name: Letters, digits and underscores, beginning with a letter; at most 64.
+        document: A `TypedDict`. Documents are validated by it when written, and arrive as it says when read. Without
+            it any document is taken.
+        indexes: For each index its name and the fields it orders by. Fields of nested dicts are written `address.city`.
+
+    Raises:
+        SchemaError: A name, the type or an index is not as above.
+
+    Example:
+        >>> from typing import TypedDict
+        >>> class Order(TypedDict):
+        ...     items: list[str]
+        ...     status: str
+        >>> Table("orders", Order, indexes={"by_status": ["status"]})
+        Table('orders')
+    """
+
+    @overload
+    def __init__(
+        self: "Table[dict[str, Any]]", name: str, /, *, indexes: Mapping[str, Sequence[str]] | None = None
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, name: str, document: type[DocumentT], /, *, indexes: Mapping[str, Sequence[str]] | None = None
+    ) -> None: ...
+    def __init__(
+        self, name: str, document: Any = None, /, *, indexes: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise SchemaError(f"{name!r} is no name for a table; use letters, digits and '_', beginning with a letter")
+        if document is not None and not typing.is_typeddict(document):
+            raise SchemaError(f"the documents of table {name!r} must be a TypedDict, not {document!r}")
+        self.name = name
+        self.tag = table_tag(name)
+        self.document = document
+        self.indexes = {index: Index(index, tuple(fields)) for index, fields in (indexes or {}).items()}
+        for index in self.indexes.values():
+            self._check_index(index)
+        self._adapter: TypeAdapter[Any] | None = None
+        self._converts = False
+
+    def __repr__(self) -> str:
+        return f"Table({self.name!r})"
+
+    def _check_index(self, index: Index) -> None:
+        if not _NAME.fullmatch(index.name) or index.name in _RESERVED:
+            raise SchemaError(f"{index.name!r} is no name for an index of table {self.name!r}")
+        if not index.fields:
+            raise SchemaError(f"index {index.name!r} of table {self.name!r} has no fields")
+        if len(set(index.fields)) != len(index.fields):
+            raise SchemaError(f"index {index.name!r} of table {self.name!r} names a field twice")
+        for field in index.fields:
+            if not isinstance(field, str) or not field or field.startswith(("_", "$")):
+                raise SchemaError(f"index {index.name!r} of table {self.name!r} can't have the field {field!r}")
+            if self.document is not None and field.partition(".")[0] not in self.document.__annotations__:
+                raise SchemaError(
+                    f"index {index.name!r} of table {self.name!r}: {self.document.__name__} has no field {field!r}"
+                )
+
+    def dump(self, document: Any) -> Any:
+        """The document as values to store, validated. Raises `SchemaError`."""
+        if not isinstance(document, Mapping):
+            raise SchemaError(f"a document of table {self.name!r} must be a dict, not {document!r}")
+        if self.document is None:
+            return document
+        adapter = self._validator()
+        try:
+            validated = adapter.validate_python({"document": document})
+        except ValidationError as error:
+            problems = "; ".join(_within(problem) for problem in describe_problems(error))
+            raise SchemaError(f"the document does not fit table {self.name!r}: {problems}") from None
+        return adapter.dump_python(validated)["document"]
+
+    def load(self, document: dict[str, Any]) -> dict[str, Any]:
+        """The stored document as its type says: strings become datetimes again, and so on. Raises `SchemaError`."""
+        if self.document is None:
+            return document
+        adapter = self._validator()
+        if not self._converts:
+            return document
+        try:
+            return cast("dict[str, Any]", adapter.validate_python({"document": document})["document"])
+        except ValidationError as error:
+            problems = "; ".join(_within(problem) for problem in describe_problems(error))
+            raise SchemaError(
+                f"a stored document does not fit table {self.name!r} as this code declares it: {problems}; "
+                "let the type allow both, and change the documents with a mutation"
+            ) from None
+
+    def _validator(self) -> TypeAdapter[Any]:
+        if self._adapter is None:
+            try:
+                self._adapter = adapter_of(f"{self.name} document", {"document": self.document})
+            except TypeError as error:
+                raise SchemaError(str(error)) from error
+            self._converts = not _is_plain(self._adapter.core_schema)
+        return self._adapter
+
+
+def index_key(index: Index, document: Mapping[str, Any]) -> bytes:
+    """The key under which an index finds a document of stored values. Raises `LimitError` if it is too long."""
+    key = encode_key([_field(document, field) for field in index.fields])
+    if len(key) > INDEX_KEY_BYTES_MAX:
+        raise LimitError(
+            f"bytes of the fields of index {index.name!r}",
+            len(key),
+            INDEX_KEY_BYTES_MAX,
+            "index a shorter field or a hash",
+        )
+    return key
+
+
+def _field(document: Mapping[str, Any], field: str) -> Any:
+    value: Any = document
+    for step in field.split("."):
+        if not isinstance(value, Mapping) or step not in value:
+            return ABSENT
+        value = value[step]
+    return value
+
+
+def _within(problem: str) -> str:
+    return problem.removeprefix("document").removeprefix(".")
+
+
+def _is_plain(schema: Any) -> bool:
+    if isinstance(schema, dict):
+        kind = schema.get("type")
+        if isinstance(kind, str) and "expected" not in schema and kind not in _PLAIN_SCHEMAS:
+            return False
+        return all(
+            _is_plain(part)
+            for name, part in schema.items()
+            if name not in ("metadata", "serialization", "config", "cls")
+        )
+    if isinstance(schema, (list, tuple)):
+        return all(_is_plain(part) for part in schema)
+    return True

@@ -1,0 +1,167 @@
+"""The typed border of a function: its arguments and its return value, checked and converted by pydantic."""
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, cast
+
+import typing_extensions
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from duly._ground import values
+from duly._model.typed_dicts import teach_typed_dicts
+from duly.errors import ArgumentError, InvalidValueError, LimitError, ReturnValueError
+
+__all__ = ["Signature", "adapter_of", "describe_problems"]
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+TagsByType = Mapping[Any, frozenset[str]]
+
+
+class Signature:
+    """What a function takes after its `ctx`, and what it returns.
+
+    Args:
+        path: For messages.
+        handler: The user's function.
+
+    Raises:
+        TypeError: The function can't be called by name: it takes `*args`, or an annotation is unknown to pydantic.
+    """
+
+    def __init__(self, path: str, handler: Callable[..., Any]) -> None:
+        self.path = path
+        parameters = list(inspect.signature(handler).parameters.values())
+        if not parameters:
+            raise TypeError(f"{path!r} takes no ctx; its first parameter must be one")
+        self.parameters = parameters[1:]
+        for parameter in self.parameters:
+            if parameter.kind not in _NAMED:
+                raise TypeError(
+                    f"{path!r}: parameter {parameter} can't be passed by name; arguments are stored by name"
+                )
+        self._positional = [p.name for p in self.parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+        try:
+            hints = typing.get_type_hints(handler, include_extras=True)
+        except NameError as error:
+            raise TypeError(
+                f"{path!r}: the annotation {error.name!r} is not known at run time; import it outside TYPE_CHECKING"
+            ) from error
+        fields: dict[str, Any] = {}
+        for parameter in self.parameters:
+            hint = hints.get(parameter.name, Any)
+            optional = parameter.default is not inspect.Parameter.empty
+            fields[parameter.name] = typing_extensions.NotRequired[hint] if optional else hint
+        self._arguments = adapter_of(f"{path} arguments", fields)
+        returned = hints.get("return", Any)
+        # A document that was read carries `_id` and `_creationTime` beside the fields of its type, and may be returned.
+        self._returned = None if returned is Any else adapter_of(f"{path} return value", {"value": returned}, "allow")
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any], tags: TagsByType) -> dict[str, Any]:
+        """The validated arguments by name. Raises `ArgumentError`."""
+        if args:
+            kwargs = self._name_positional(args, kwargs)
+        try:
+            return cast("dict[str, Any]", self._arguments.validate_python(kwargs, context=tags))
+        except ValidationError as error:
+            raise ArgumentError(self.path, describe_problems(error)) from None
+
+    def _name_positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        if len(args) > len(self._positional):
+            raise ArgumentError(
+                self.path, [f"are too many: it takes {len(self._positional)} by position, not {len(args)}"]
+            )
+        named = dict(zip(self._positional, args, strict=False))
+        if twice := named.keys() & kwargs.keys():
+            raise ArgumentError(self.path, [f"{sorted(twice)[0]}: was given twice, by position and by name"])
+        return named | kwargs
+
+    def dump(self, arguments: dict[str, Any]) -> str:
+        """The stored form of validated arguments. Raises `ArgumentError` for what can't be stored."""
+        try:
+            return values.encode(self._dump_values(arguments), to_jsonable_python)
+        except (InvalidValueError, LimitError) as error:
+            if isinstance(error, LimitError):
+                raise
+            raise ArgumentError(self.path, [str(error)]) from error
+        except PydanticSerializationError as error:
+            raise ArgumentError(self.path, [f"can't be stored as JSON: {error}"]) from error
+
+    def _dump_values(self, arguments: dict[str, Any]) -> Any:
+        # In Python mode bytes and special floats stay what they are; they have escapes of our own.
+        dumped = self._arguments.dump_python(arguments, warnings="error")
+        try:
+            to_jsonable_python(dumped, bytes_mode="base64", inf_nan_mode="constants")
+        except PydanticSerializationError:
+            # A type with a serializer for JSON only.
+            return self._arguments.dump_python(arguments, mode="json")
+        return dumped
+
+    def load(self, text: str, tags: TagsByType) -> dict[str, Any]:
+        """The arguments that `dump` stored, as the types that the code now annotates. Raises `ArgumentError`."""
+        try:
+            if '{"$' in text:
+                return cast("dict[str, Any]", self._arguments.validate_python(values.decode(text), context=tags))
+            # The common case, and exact for strict types: pydantic knows that it reads JSON.
+            return cast("dict[str, Any]", self._arguments.validate_json(text, context=tags))
+        except ValidationError as error:
+            raise ArgumentError(self.path, describe_problems(error)) from None
+
+    def check_return(self, value: Any, tags: TagsByType) -> Any:
+        """The return value, converted to its annotation. Raises `ReturnValueError`."""
+        if self._returned is None:
+            return value
+        try:
+            return self._returned.validate_python({"value": value}, context=tags)["value"]
+        except ValidationError as error:
+            problems = [
+                problem.removeprefix("value").removeprefix(".").removeprefix(": ")
+                for problem in describe_problems(error)
+            ]
+            raise ReturnValueError(self.path, problems) from None
+
+
+def adapter_of(
+    name: str, fields: dict[str, Any], extra: Literal["forbid", "allow"] = "forbid"
+) -> TypeAdapter[Any]:
+    """A validator of dicts with these fields. TypedDicts within it treat unknown keys as `extra` says, too.
+
+    Raises:
+        TypeError: Pydantic can't handle an annotation.
+    """
+    for hint in fields.values():
+        teach_typed_dicts(hint)
+    shape: Any = typing_extensions.TypedDict(name.replace(" ", "_"), fields)  # type: ignore[operator]
+    shape.__pydantic_config__ = ConfigDict(extra=extra)
+    try:
+        return TypeAdapter(shape)
+    except (PydanticUserError, NameError) as error:
+        message = str(error).splitlines()[0]
+        raise TypeError(
+            f"the {name.partition(' ')[2]} of {name.partition(' ')[0]!r} can't be validated: {message}"
+        ) from error
+
+
+def describe_problems(error: ValidationError) -> list[str]:
+    """One line for each problem: where it is, what is wrong, what was given."""
+    problems = []
+    for problem in error.errors(include_url=False, include_context=False):
+        where = ""
+        for step in problem["loc"]:
+            where += f"[{step}]" if isinstance(step, int) else f".{step}" if where else str(step)
+        if problem["type"] == "extra_forbidden":
+            problems.append(f"{where}: is not expected")
+        elif problem["type"] == "missing":
+            problems.append(f"{where}: is missing")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            problems.append(f"{where}: {message[:1].lower()}{message[1:]}, not {_short(problem['input'])}")
+    return problems
+
+
+def _short(value: Any) -> str:
+    text = repr(value) if not isinstance(value, BaseModel) else type(value).__name__
+    return text if len(text) <= 60 else text[:57] + "..."

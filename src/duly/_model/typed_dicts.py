@@ -1,0 +1,62 @@
+"""Lets pydantic read `typing.TypedDict` on Python 3.11, which it refuses there.
+
+Pydantic wants the `typing_extensions` class for the sake of validators declared on a TypedDict. duly needs none, so
+each `typing` class is given a `typing_extensions` twin with the same fields, and is told to answer for itself with it.
+"""
+
+import dataclasses
+import sys
+import typing
+from typing import Any
+
+import typing_extensions
+
+__all__ = ["teach_typed_dicts"]
+
+_METHOD = "__get_pydantic_core_schema__"
+
+
+def teach_typed_dicts(annotation: Any) -> None:
+    """Makes every `typing.TypedDict` that the annotation reaches readable. Does nothing on Python 3.12 and later."""
+    if sys.version_info < (3, 12):
+        _teach(annotation, set())
+
+
+def _teach(annotation: Any, seen: set[int]) -> None:
+    if id(annotation) in seen:
+        return
+    seen.add(id(annotation))
+    for argument in typing.get_args(annotation):
+        _teach(argument, seen)
+    origin = typing.get_origin(annotation) or annotation
+    if not isinstance(origin, type):
+        return
+    if typing.is_typeddict(origin) or dataclasses.is_dataclass(origin) or hasattr(origin, "_fields"):
+        for hint in _hints(origin).values():
+            _teach(hint, seen)
+    if typing.is_typeddict(origin) and type(origin).__module__ == "typing" and _METHOD not in vars(origin):
+        setattr(origin, _METHOD, classmethod(_schema_of_twin))
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls, include_extras=True)
+    except NameError:
+        return {}  # pydantic reports it, and says which name
+
+
+def _schema_of_twin(cls: Any, source: Any, handler: Any) -> Any:
+    # `__required_keys__` has the last word on what is required: it knows `total=False` and inheritance.
+    fields = {}
+    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+        bare = typing.get_args(hint)[0] if typing.get_origin(hint) in _QUALIFIERS else hint
+        fields[name] = bare if name in cls.__required_keys__ else typing_extensions.NotRequired[bare]
+    twin: Any = typing_extensions.TypedDict(cls.__name__, fields)  # type: ignore[operator]
+    twin.__module__, twin.__qualname__ = cls.__module__, cls.__qualname__
+    if hasattr(cls, "__pydantic_config__"):
+        twin.__pydantic_config__ = cls.__pydantic_config__
+    return handler.generate_schema(_twins.setdefault(cls, twin))
+
+
+_QUALIFIERS = (typing.Required, typing.NotRequired, typing_extensions.Required, typing_extensions.NotRequired)
+_twins: dict[Any, Any] = {}

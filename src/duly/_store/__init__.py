@@ -1,0 +1,1 @@
+"""The durable engine behind a narrow port; the only place that speaks SQL."""

@@ -1,0 +1,28 @@
+"""From a database URL to a store."""
+
+from pathlib import Path
+
+from duly._ground.clock import Clock
+from duly._store.port import Store
+from duly._store.sqlite.store import SQLiteStore
+from duly.errors import StoreError
+
+__all__ = ["make_store"]
+
+_FORMS = "sqlite:///shop.db (a file), sqlite:////var/lib/shop.db (its full path) or sqlite:///:memory:"
+
+
+def make_store(url: str, clock: Clock) -> Store:
+    """The store that a URL names, not opened yet.
+
+    Raises:
+        StoreError: The URL is of no form that duly knows.
+    """
+    scheme, separator, rest = url.partition("://")
+    if scheme in ("postgresql", "postgres"):
+        raise StoreError(f"the database URL {url!r}: PostgreSQL is not supported by this version; use {_FORMS}")
+    if scheme != "sqlite" or not separator or not rest.startswith("/") or rest == "/":
+        raise StoreError(f"the database URL {url!r} is not understood; it is of the form {_FORMS}")
+    if rest == "/:memory:":
+        return SQLiteStore(None, clock)
+    return SQLiteStore(Path(rest[1:]).absolute(), clock)

@@ -1,0 +1,181 @@
+"""The store port: the one narrow seam between duly and an engine. Verbs, not SQL.
+
+A store runs bodies. `read(body)` runs `body(tx)` on one snapshot; `transact(body)` runs it serializably, perhaps again,
+and returns when the commit is durable. Whatever a body schedules is a row it inserts; whoever sleeps in `wait` is woken
+by the commit, in this process and in every other on the same store. Nothing below this port ever calls up.
+
+What must hold, and is checked on every engine by the same suite:
+
+- `transact` is all or nothing, and its effects are visible to every `read` that begins after it returned.
+- A job verb with an `attempts` argument changes a row only while its id, state and attempt are as given, in one
+  statement, and says whether it did.
+- `wait` never misses: it returns at once if anything came since the `version` it is given.
+- Time is passed in, never read.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+
+from duly._model.job import Job, JobKind, JobState
+from duly._model.schema import Index, Table
+
+__all__ = ["Entry", "Lease", "Position", "Rescued", "Savepoint", "Store", "StoredIndex", "Topic", "Transaction"]
+
+T = TypeVar("T")
+
+Savepoint = int
+
+Topic = Literal["mutation", "action", "upkeep"]
+"""What a sleeper waits for: due mutations, due actions, or workers that came and went."""
+
+
+class Position(NamedTuple):
+    """A place in an index: a key and an id. In creation order the key is empty."""
+
+    key: bytes
+    id: str
+
+
+class Entry(NamedTuple):
+    """A document as a scan yields it."""
+
+    position: Position
+    body: str
+
+
+class StoredIndex(NamedTuple):
+    """An index that the store keeps up for a table."""
+
+    id: int
+    index: Index
+
+
+@dataclass(frozen=True, slots=True)
+class Rescued:
+    """What `rescue` did, and when it should look again (ms since the epoch), if anything is still in progress."""
+
+    jobs: Sequence[Job]
+    look_again: float | None
+
+
+class Transaction(Protocol):
+    """What a body may do. In `read`, writing raises."""
+
+    # Documents. Bodies are JSON text; entries of the table's stored indexes are the caller's to keep in step.
+    async def get_document(self, id: str) -> str | None: ...
+    async def insert_document(self, id: str, body: str) -> None: ...
+    async def replace_document(self, id: str, body: str) -> None: ...
+    async def delete_document(self, id: str) -> None: ...
+    async def insert_entry(self, index: int, position: Position) -> None: ...
+    async def delete_entry(self, index: int, position: Position) -> None: ...
+    async def scan(
+        self, index: int | None, after: Position, before: Position, descending: bool, limit: int
+    ) -> list[Entry]:
+        """Documents between two positions, both exclusive, in the order of an index, or of creation without one."""
+        ...
+
+    async def count(self, index: int | None, after: Position, before: Position) -> int: ...
+    async def stored_indexes(self, tag: str) -> Sequence[StoredIndex]: ...
+    async def create_index(self, tag: str, index: Index) -> StoredIndex:
+        """Keeps an index up from now on. Its entries for existing documents are the caller's to insert."""
+        ...
+
+    async def remember_table(self, tag: str, name: str) -> None: ...
+    async def table_name(self, tag: str) -> str | None: ...
+
+    # Jobs.
+    async def insert_job(self, job: Job) -> None: ...
+    async def get_job(self, id: str) -> Job | None: ...
+    async def get_job_state(self, id: str) -> JobState | None: ...
+    async def scan_jobs(self, after: str, before: str, descending: bool, limit: int) -> list[Job]: ...
+    async def list_jobs(self, state: JobState, before: str, limit: int) -> list[Job]:
+        """Jobs of one state, last scheduled first."""
+        ...
+
+    async def count_jobs(self, after: str, before: str) -> int: ...
+    async def due_jobs(self, kind: JobKind, now: float, limit: int) -> list[Job]:
+        """Jobs to run in start order: due, not parked."""
+        ...
+
+    async def parked_names(self) -> list[tuple[str, float]]:
+        """Functions that have parked jobs, and when the first of each is due."""
+        ...
+
+    async def parked_jobs(self, name: str, now: float, limit: int) -> list[Job]: ...
+    async def next_due(self, kind: JobKind) -> float | None:
+        """When the next job of a kind that is not parked comes due."""
+        ...
+
+    async def park_job(self, id: str, attempts: int, reason: str) -> bool: ...
+    async def set_job_kind(self, id: str, attempts: int, kind: JobKind) -> bool: ...
+    async def start_job(self, id: str, attempts: int, now: float, worker: str) -> bool: ...
+    async def settle_job(
+        self,
+        id: str,
+        before: JobState,
+        attempts: int,
+        after: JobState,
+        now: float,
+        *,
+        error: str | None = None,
+        started: float | None = None,
+    ) -> bool:
+        """Finishes a job. `started` is given for one that was pending and did run: it counts as an attempt."""
+        ...
+
+    async def postpone_job(self, id: str, attempts: int, due: float, reason: str) -> bool: ...
+    async def rescue(self, worker: str, now: float, error: str) -> Rescued:
+        """Settles as failed what *other* workers had in progress and no longer have a lease for, one by one."""
+        ...
+
+    async def prune_jobs(self, completed_before: float, limit: int) -> int: ...
+    async def oldest_completed(self) -> float | None: ...
+
+    # All or nothing within the transaction.
+    async def savepoint(self) -> Savepoint: ...
+    async def release(self, savepoint: Savepoint) -> None: ...
+    async def rollback(self, savepoint: Savepoint) -> None: ...
+
+    @property
+    def fault(self) -> Exception | None:
+        """The store fault that happened in this transaction, if any, even if the body caught it."""
+        ...
+
+
+class Lease(Protocol):
+    """A worker's word that it lives. Renewed from a thread of its own: the methods may be called from any thread."""
+
+    def renew(self) -> None: ...
+    def release(self) -> None: ...
+
+
+class Store(Protocol):
+    """A durable engine, opened on the running event loop."""
+
+    async def open(self, tables: Sequence[Table[Any]]) -> None:
+        """Connects, migrates, and makes the indexes that the tables declare and the store lacks."""
+        ...
+
+    async def close(self) -> None: ...
+
+    async def read(self, body: Callable[[Transaction], Awaitable[T]], /) -> T: ...
+
+    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /) -> T: ...
+
+    def version(self, topic: Topic) -> int:
+        """Grows whenever a commit may have made work of this kind. Read it *before* looking for work."""
+        ...
+
+    async def wait(self, topic: Topic, since: int, until: float | None) -> None:
+        """Sleeps until `version(topic)` is greater than `since`, or until the time `until` (ms) has come."""
+        ...
+
+    async def register_worker(self, worker: str, lease_s: float) -> Lease: ...
+
+    async def unregister_worker(self, worker: str) -> None: ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether other workers are registered on the same store."""
+        ...

@@ -1,0 +1,58 @@
+"""The wake-up that a store owns: set by commits, slept on by whoever looks for work.
+
+A version per topic makes it lossless: a sleeper says which version it has seen, so what comes between looking and
+sleeping is never missed. (An event that is cleared after looking loses exactly that.)
+"""
+
+import asyncio
+
+from duly._ground.clock import Clock
+from duly._store.port import Topic
+
+__all__ = ["Signal"]
+
+
+class Signal:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._versions: dict[Topic, int] = {"mutation": 0, "action": 0, "upkeep": 0}
+        self._sleepers: dict[Topic, dict[asyncio.Future[None], float | None]] = {
+            "mutation": {},
+            "action": {},
+            "upkeep": {},
+        }
+
+    def version(self, topic: Topic) -> int:
+        return self._versions[topic]
+
+    def notify(self, topic: Topic, due: float | None = None) -> None:
+        """Something changed; `due` is when it matters (now if None). Who would wake before that anyway sleeps on."""
+        self._versions[topic] += 1
+        for future, until in self._sleepers[topic].items():
+            if not future.done() and (due is None or until is None or due < until):
+                future.set_result(None)
+
+    async def wait(self, topic: Topic, since: int, until: float | None) -> None:
+        loop = asyncio.get_running_loop()
+        sleepers = self._sleepers[topic]
+        while self._versions[topic] == since:
+            timer = None
+            future: asyncio.Future[None] = loop.create_future()
+            if until is not None:
+                remaining = (until - self._clock.now_ms()) / 1_000
+                if remaining <= 0:
+                    return
+                # The wall clock may be set, or the machine sleep: look at it again from time to time.
+                timer = self._clock.call_later(min(remaining, self._clock.nap_s), lambda f=future: _wake(f))
+            sleepers[future] = until
+            try:
+                await future
+            finally:
+                del sleepers[future]
+                if timer is not None:
+                    timer.cancel()
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

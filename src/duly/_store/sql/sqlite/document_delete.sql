@@ -1,0 +1,2 @@
+-- One document by its id.
+DELETE FROM _documents WHERE id = ?1;

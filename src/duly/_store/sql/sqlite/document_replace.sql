@@ -1,0 +1,2 @@
+-- The document's new body.
+UPDATE _documents SET body = ?2 WHERE id = ?1;

@@ -1,0 +1,2 @@
+-- A process that has stopped, or was found dead.
+DELETE FROM _workers WHERE id = ?1;

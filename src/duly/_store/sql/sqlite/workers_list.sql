@@ -1,0 +1,2 @@
+-- Every registered process.
+SELECT id, address FROM _workers;

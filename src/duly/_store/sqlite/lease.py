@@ -1,0 +1,85 @@
+"""A worker's lease on SQLite: a file beside the database that the worker keeps locked, with the time it expires.
+
+The operating system lets go of the lock when the process dies, however it dies, so a restart knows at once. A process
+that is stopped or stuck keeps the lock; the time in the file, renewed by the worker's own thread, tells that one. A
+file and not a row, because a row could not be renewed while a mutation of the same worker holds the only write lock:
+the blocking code of one function would make a live worker look dead. Time here is monotonic, which all processes of a
+machine share: setting the wall clock expires nobody.
+"""
+
+import contextlib
+import fcntl
+import os
+import struct
+from pathlib import Path
+
+from duly._ground.clock import Clock
+
+__all__ = ["FileLease", "MemoryLease", "forget_lease", "is_held", "seconds_left"]
+
+_EXPIRY = struct.Struct("<d")
+
+
+class FileLease:
+    """Taken when made; renewed from any thread."""
+
+    def __init__(self, path: Path, clock: Clock, lease_s: float) -> None:
+        self._path = path
+        self._clock = clock
+        self._lease_s = lease_s
+        path.parent.mkdir(exist_ok=True)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.renew()
+
+    def renew(self) -> None:
+        os.pwrite(self._file, _EXPIRY.pack(self._clock.monotonic() + self._lease_s), 0)
+
+    def release(self) -> None:
+        forget_lease(self._path)
+        os.close(self._file)
+
+
+class MemoryLease:
+    """In memory there is one process: whoever could look has died with the worker."""
+
+    def renew(self) -> None: ...
+
+    def release(self) -> None: ...
+
+
+def is_held(path: Path) -> bool:
+    """Whether the process that took the lease still exists."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(file)
+
+
+def seconds_left(path: Path, clock: Clock) -> float:
+    """How long the lease still holds; 0 or less if it has expired or its process is gone."""
+    if not is_held(path):
+        return 0
+    try:
+        written = path.read_bytes()
+    except FileNotFoundError:
+        return 0
+    return _EXPIRY.unpack(written)[0] - clock.monotonic() if len(written) == _EXPIRY.size else 0
+
+
+def forget_lease(path: Path) -> None:
+    """Removes the file. Its folder goes with the last one."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+    with contextlib.suppress(OSError):
+        path.with_suffix(".sock").unlink()
+    with contextlib.suppress(OSError):
+        path.parent.rmdir()

@@ -1,0 +1,45 @@
+"""What the connections of one store share: the file's neighbours, and caches of what rarely changes."""
+
+from pathlib import Path
+
+from duly._ground.clock import Clock
+from duly._store.port import StoredIndex
+from duly._store.sqlite.lease import forget_lease, is_held, seconds_left
+
+__all__ = ["Shared"]
+
+
+class Shared:
+    """`path` is None in memory. The caches are dropped when another process has committed.
+
+    Args:
+        path: The database file.
+        clock: For leases.
+    """
+
+    def __init__(self, path: Path | None, clock: Clock) -> None:
+        self.path = path
+        self.where = str(path) if path else "in memory"
+        self._clock = clock
+        self.indexes: dict[str, list[StoredIndex]] | None = None
+        self.tables: dict[str, str] = {}
+
+    @property
+    def folder(self) -> Path:
+        """Where leases and mailboxes are: beside the database, so that they are found by whoever finds it."""
+        assert self.path is not None
+        return self.path.with_name(self.path.name + "-workers")
+
+    def lease_path(self, worker: str) -> Path:
+        return self.folder / f"{worker}.lease"
+
+    def lease_left(self, worker: str) -> float:
+        """Seconds. Nobody else lives in memory."""
+        return seconds_left(self.lease_path(worker), self._clock) if self.path else 0
+
+    def is_held(self, worker: str) -> bool:
+        return is_held(self.lease_path(worker)) if self.path else False
+
+    def forget_worker(self, worker: str) -> None:
+        if self.path:
+            forget_lease(self.lease_path(worker))

@@ -1,0 +1,440 @@
+"""The SQLite store: one writer lane on the event loop, with group commit; readers on snapshots.
+
+The lane takes what waits, runs each body in a savepoint of its own, and commits them together with one fsync; callers
+are released after it. So hundreds of transactions share what is dear, and none can see that it had company.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import apsw
+
+from duly._ground.clock import Clock
+from duly._model.schema import Table
+from duly._store.indexes import ensure_indexes
+from duly._store.port import Lease, Topic, Transaction
+from duly._store.signal import Signal
+from duly._store.sqlite.connection import WriteLock, connect, migrate, patiently
+from duly._store.sqlite.faults import translate, translated
+from duly._store.sqlite.lease import FileLease, MemoryLease
+from duly._store.sqlite.peers import Mailbox
+from duly._store.sqlite.shared import Shared
+from duly._store.sqlite.transaction import SQLiteTransaction
+from duly._store.statements import migrations_of
+from duly.errors import AppNotOpenError, StoreError, StoreUnavailableError
+
+__all__ = ["SQLiteStore"]
+
+T = TypeVar("T")
+
+_GROUP_MAX = 256
+_GROUP_S = 0.005
+_SLOW_COMMIT_S = 0.002
+_IDLE_READERS_MAX = 8
+_GLANCE_S = 0.1
+
+
+class _Request:
+    """A body that waits for its turn, and whom to tell."""
+
+    __slots__ = ("body", "future", "outcome")
+
+    def __init__(self, body: Callable[[Any], Awaitable[Any]], future: asyncio.Future[Any]) -> None:
+        self.body = body
+        self.future = future
+        self.outcome: Any = None
+
+    def fail(self, error: BaseException) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def succeed(self) -> None:
+        if not self.future.done():
+            self.future.set_result(self.outcome)
+
+
+class _GroupLostError(Exception):
+    """SQLite gave up the whole transaction; `fault` says why."""
+
+    def __init__(self, fault: BaseException) -> None:
+        super().__init__(fault)
+        self.fault = fault
+
+
+class SQLiteStore:
+    """See the port for what it promises.
+
+    Args:
+        path: The database file; None for one in memory, which ends with the store.
+        clock: The door to time.
+        migrations: The schema's versions, for tests of migrating.
+    """
+
+    def __init__(self, path: Path | None, clock: Clock, migrations: Sequence[str] | None = None) -> None:
+        self._path = path
+        self._clock = clock
+        self._migrations = migrations_of("sqlite") if migrations is None else migrations
+        self._shared = Shared(path, clock)
+        self._signal = Signal(clock)
+        # Owned by the lane from open() to close(): the only connection that writes, and what waits for it.
+        self._writer: apsw.Connection
+        self._lock: WriteLock | None = None
+        self._requests: deque[_Request] = deque()
+        self._memory_reads: deque[_Request] = deque()
+        self._lane: asyncio.Task[None] | None = None
+        self._idle: asyncio.Future[None] | None = None
+        self._closing = False
+        self._alone = 0
+        self._commit_s = 0.0
+        self._data_version = 0
+        # Readers that no query uses at the moment.
+        self._readers: list[apsw.Connection] = []
+        self._reading = 0
+        # Other processes on the same file.
+        self._peers: dict[str, str] = {}
+        self._worker: str | None = None
+        self._mailbox: Mailbox | None = None
+        self._glances: asyncio.Task[None] | None = None
+
+    # Opening and closing.
+
+    async def open(self, tables: Sequence[Table[Any]]) -> None:
+        if self._path is not None:
+            if self._path.is_dir():
+                raise StoreError(f"the database {self._path} is a folder; give a file name")
+            self._writer = connect(self._path)
+            try:
+                self._lock = WriteLock(self._path)
+            except StoreError:
+                self._writer.close()
+                raise
+        else:
+            self._writer = connect(None)
+        try:
+            await self._prepare()
+        except BaseException:
+            self._disconnect()
+            raise
+        self._closing = False
+        self._lane = asyncio.get_running_loop().create_task(self._run_lane(), name="duly writer lane")
+        try:
+            await self.transact(lambda tx: ensure_indexes(tx, tables))
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _prepare(self) -> None:
+        if self._lock is not None:
+            await self._lock.acquire()
+        try:
+            if self._path is not None:
+                await patiently(self._writer, "PRAGMA journal_mode=WAL", self._clock, self._shared.where)
+            await patiently(self._writer, "BEGIN IMMEDIATE", self._clock, self._shared.where)
+            with translated(self._shared.where):
+                try:
+                    migrate(self._writer, self._migrations, f"the database {self._shared.where}")
+                    self._writer.execute("COMMIT")
+                except BaseException:
+                    if self._writer.in_transaction:
+                        self._writer.execute("ROLLBACK")
+                    raise
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    async def close(self) -> None:
+        """Runs what already waits, then lets go of the file."""
+        if self._lane is not None:
+            self._closing = True
+            self._wake_lane()
+            await self._lane
+            self._lane = None
+        if self._glances is not None:
+            self._glances.cancel()
+            await asyncio.gather(self._glances, return_exceptions=True)
+            self._glances = None
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        if self._mailbox is not None:
+            self._mailbox.close()
+            self._mailbox = None
+        for connection in (*self._readers, self._writer):
+            connection.close()
+        self._readers.clear()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    # Reading.
+
+    async def read(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+        if self._lane is None or self._closing:
+            raise AppNotOpenError
+        if self._path is None:
+            # One connection holds a database in memory. Reads run between two groups, and see only what is committed.
+            return await self._enqueue(self._memory_reads, body)
+        reader = self._readers.pop() if self._readers else connect(self._path, busy_timeout_ms=10_000)
+        try:
+            return await self._read_on(reader, body)
+        finally:
+            if len(self._readers) < _IDLE_READERS_MAX and not self._closing:
+                self._readers.append(reader)
+            else:
+                reader.close()
+
+    async def _read_on(self, connection: apsw.Connection, body: Callable[[Transaction], Awaitable[T]]) -> T:
+        with translated(self._shared.where):
+            connection.execute("BEGIN")
+        try:
+            return await body(cast("Transaction", SQLiteTransaction(connection, self._shared, writable=False)))
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+    # Writing.
+
+    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+        return await self._enqueue(self._requests, body)
+
+    async def _enqueue(self, queue: deque[_Request], body: Callable[[Transaction], Awaitable[T]]) -> T:
+        if self._lane is None or self._closing:
+            raise AppNotOpenError
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        queue.append(_Request(body, future))
+        self._wake_lane()
+        return await future
+
+    def _wake_lane(self) -> None:
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    async def _run_lane(self) -> None:
+        while True:
+            while self._memory_reads:
+                await self._run_memory_read(self._memory_reads.popleft())
+            if self._requests:
+                await self._run_group()
+            elif self._closing:
+                return
+            else:
+                self._idle = asyncio.get_running_loop().create_future()
+                await self._idle
+                self._idle = None
+
+    async def _run_memory_read(self, request: _Request) -> None:
+        try:
+            request.outcome = await self._read_on(self._writer, request.body)
+        except BaseException as error:
+            request.fail(error)
+        else:
+            request.succeed()
+
+    async def _run_group(self) -> None:
+        """One transaction: BEGIN, the bodies that wait, COMMIT, and only then the answers."""
+        group: list[_Request] = []
+        try:
+            await self._begin()
+            try:
+                tx = SQLiteTransaction(self._writer, self._shared, writable=True)
+                await self._run_bodies(tx, group)
+                await self._commit()
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                self._shared.indexes = None
+                raise
+            finally:
+                if self._lock is not None:
+                    self._lock.release()
+        except BaseException as error:
+            self._answer_lost_group(group, error)
+            if isinstance(error, asyncio.CancelledError):
+                raise  # the loop is being shut down
+        else:
+            self._tell(tx.made_work)
+            for request in group:
+                request.succeed()
+
+    async def _begin(self) -> None:
+        if self._lock is not None:
+            await self._lock.acquire()
+        try:
+            await patiently(self._writer, "BEGIN IMMEDIATE", self._clock, self._shared.where)
+            if self._path is not None:
+                self._look_for_strangers()
+        except BaseException:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            if self._lock is not None:
+                self._lock.release()
+            raise
+
+    def _look_for_strangers(self) -> None:
+        """If another process has committed since our last group, what we remember of the file may be old."""
+        with translated(self._shared.where):
+            version = cast("int", self._writer.execute("PRAGMA data_version").fetchall()[0][0])
+        if version != self._data_version:
+            self._data_version = version
+            self._shared.indexes = None
+            tx = SQLiteTransaction(self._writer, self._shared, writable=True)
+            self._meet_peers({id: address for id, address in tx.list_workers() if id != self._worker})
+
+    def _meet_peers(self, peers: dict[str, str]) -> None:
+        if peers != self._peers:
+            self._peers = peers
+            self._signal.notify("upkeep")
+        if peers and self._worker is not None and self._glances is None:
+            self._glances = asyncio.get_running_loop().create_task(self._glance(), name="duly peer watch")
+
+    async def _run_bodies(self, tx: SQLiteTransaction, group: list[_Request]) -> None:
+        limit = _GROUP_MAX
+        if self._alone:
+            self._alone -= 1
+            limit = 1
+        started = self._clock.monotonic()
+        while self._requests and len(group) < limit:
+            request = self._requests.popleft()
+            if request.future.cancelled():
+                continue
+            if await self._run_body(tx, request):
+                group.append(request)
+            if self._clock.monotonic() - started > _GROUP_S:
+                break
+
+    async def _run_body(self, tx: SQLiteTransaction, request: _Request) -> bool:
+        """Whether the body is part of the group: it did not raise."""
+        savepoint = tx.begin_nested()
+        made_work = dict(tx.made_work)
+        try:
+            request.outcome = await request.body(tx)
+            if tx.fault is not None:
+                raise tx.fault  # the body caught it, but what it did is not whole
+            tx.end_nested(savepoint)
+        except BaseException as error:
+            fault = tx.fault
+            tx.forget_fault()
+            if not self._writer.in_transaction:
+                self._requests.appendleft(request)  # answered, or tried again alone, with the group
+                raise _GroupLostError(fault or error) from error
+            tx.undo_to(savepoint)
+            tx.made_work = made_work
+            request.fail(error)
+            return False
+        return True
+
+    async def _commit(self) -> None:
+        started = self._clock.monotonic()
+        with translated(self._shared.where):
+            if self._commit_s > _SLOW_COMMIT_S and self._path is not None:
+                # A slow disk: the loop serves others meanwhile. Not worth a thread's hop otherwise.
+                await asyncio.get_running_loop().run_in_executor(None, self._writer.execute, "COMMIT")
+            else:
+                self._writer.execute("COMMIT")
+        self._commit_s += (self._clock.monotonic() - started - self._commit_s) / 8
+
+    def _answer_lost_group(self, group: list[_Request], error: BaseException) -> None:
+        """Nothing of the group was committed. One alone is told; of several, each is tried again by itself."""
+        if isinstance(error, _GroupLostError):
+            group.append(self._requests.popleft())
+            error = error.fault
+        if isinstance(error, apsw.Error):
+            error = translate(error, self._shared.where)
+        if not group:
+            # It did not even begin: whoever waits would fare the same.
+            group.extend(self._requests)
+            self._requests.clear()
+        elif len(group) > 1:
+            self._alone = len(group)
+            self._requests.extendleft(reversed(group))
+            return
+        for request in group:
+            request.fail(error)
+
+    # Waking.
+
+    def version(self, topic: Topic) -> int:
+        return self._signal.version(topic)
+
+    async def wait(self, topic: Topic, since: int, until: float | None) -> None:
+        await self._signal.wait(topic, since, until)
+
+    def _tell(self, made_work: dict[Topic, float | None]) -> None:
+        for topic, due in made_work.items():
+            self._signal.notify(topic, due)
+        if made_work and self._peers:
+            Mailbox.send(self._shared.folder, self._peers.values(), made_work)
+
+    async def _glance(self) -> None:
+        """The net under lost datagrams, while there are others: has anybody committed? (1.8 µs, no disk.)"""
+        connection = connect(self._path, busy_timeout_ms=10_000)
+        seen = None
+        try:
+            while self._peers:
+                version = connection.execute("PRAGMA data_version").fetchall()[0][0]
+                if seen is not None and version != seen and version != self._data_version:
+                    self._signal.notify("mutation")
+                    self._signal.notify("action")
+                seen = version
+                await self._clock.sleep(_GLANCE_S)
+        finally:
+            connection.close()
+            self._glances = None
+
+    # Workers.
+
+    @property
+    def shared(self) -> bool:
+        return bool(self._peers)
+
+    async def register_worker(self, worker: str, lease_s: float) -> Lease:
+        if self._path is None:
+            return MemoryLease()
+        lease = self._take_lease(worker, lease_s)
+        self._mailbox = mailbox = Mailbox(self._shared.folder / f"{worker}.sock", self._on_message)
+
+        async def insert(tx: Any) -> None:
+            tx.insert_worker(worker, mailbox.address, self._clock.now_ms())
+            self._worker = worker
+            self._meet_peers({id: address for id, address in tx.list_workers() if id != worker})
+
+        await self.transact(insert)
+        return lease
+
+    def _take_lease(self, worker: str, lease_s: float) -> FileLease:
+        path = self._shared.lease_path(worker)
+        try:
+            return FileLease(path, self._clock, lease_s)
+        except OSError as error:
+            raise StoreUnavailableError(f"the lease {path} can't be written: {error.strerror}") from error
+
+    async def unregister_worker(self, worker: str) -> None:
+        if self._path is None:
+            return
+
+        async def delete(tx: Any) -> None:
+            tx.delete_worker(worker)
+
+        await self.transact(delete)
+
+    def _on_message(self, topic: Topic) -> None:
+        if topic == "upkeep":
+            # Somebody came or went: the next group reads who is there. It has to be now, so make one.
+            self._data_version = -1
+            future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            future.add_done_callback(_shrug)
+            self._requests.append(_Request(_nothing, future))
+            self._wake_lane()
+        self._signal.notify(topic)
+
+
+async def _nothing(_: Any) -> None: ...
+
+
+def _shrug(future: asyncio.Future[Any]) -> None:
+    """A failure is everybody's, so it is reported by somebody who asked for something."""
+    if not future.cancelled():
+        future.exception()

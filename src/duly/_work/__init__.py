@@ -1,0 +1,1 @@
+"""Making due things happen."""

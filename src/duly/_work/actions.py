@@ -1,0 +1,191 @@
+"""Running scheduled actions: `inProgress` is durable before the first line runs, and never comes twice (A1 to A4)."""
+
+import asyncio
+import logging
+
+from duly._call.registry import Function
+from duly._call.runner import Runner
+from duly._call.scope import CallChain, Environment
+from duly._ground.ids import Id
+from duly._model.backoff import FAULT, OUTAGE
+from duly._model.event import Event
+from duly._model.failure import describe_failure
+from duly._model.job import Job, JobState
+from duly._store.port import Transaction
+from duly._work.due import due_for, next_due_for
+from duly._work.lease import LeaseKeeper
+from duly._work.outcome import Looked
+from duly.errors import ArgumentError, ConflictError, NotSchedulableError, StoreError
+
+__all__ = ["INTERRUPTED", "Actions"]
+
+_log = logging.getLogger("duly")
+
+INTERRUPTED = "interrupted: the worker stopped before the action had finished; it may or may not have had its effect"
+
+_Started = tuple[Job, Function, dict[str, object]]
+
+
+class Actions:
+    """Starts due actions, at most so many at once, and records what becomes of them.
+
+    Args:
+        environment: The app's.
+        runner: Runs the functions.
+        worker: This worker's id, written with every action it starts.
+        lease: Held while actions are in progress.
+        concurrent_max: How many may be in progress at once.
+    """
+
+    def __init__(
+        self, environment: Environment, runner: Runner, worker: str, lease: LeaseKeeper, concurrent_max: int
+    ) -> None:
+        self._environment = environment
+        self._runner = runner
+        self._worker = worker
+        self._lease = lease
+        self._concurrent_max = concurrent_max
+        self._running: set[asyncio.Task[None]] = set()
+        self._freed: asyncio.Future[None] | None = None
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    async def look(self) -> Looked:
+        """Starts what is due, as far as there is room; waits for room if there is none."""
+        free = self._concurrent_max - len(self._running)
+        if free == 0:
+            await self._wait_for_room()
+            return Looked(True, None, [])
+        # Before any action is ours: whoever finds it in progress must find the lease good.
+        self._lease.hold()
+        try:
+            started, looked = await self._environment.store.transact(lambda tx: self._claim(tx, free))
+        finally:
+            self._release_lease_if_idle()
+        for job, function, arguments in started:
+            self._lease.hold()
+            task = asyncio.get_running_loop().create_task(
+                self._run(job, function, arguments), name=f"duly action {job.id}"
+            )
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+        return looked
+
+    def make_room(self) -> None:
+        """Ends waiting for room."""
+        if self._freed is not None and not self._freed.done():
+            self._freed.set_result(None)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._release_lease_if_idle()
+        self.make_room()
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("an action could not be recorded", exc_info=task.exception())
+
+    def _release_lease_if_idle(self) -> None:
+        if not self._running:
+            self._lease.rest()
+
+    async def _wait_for_room(self) -> None:
+        self._freed = asyncio.get_running_loop().create_future()
+        await self._freed
+
+    async def _claim(self, tx: Transaction, free: int) -> tuple[list[_Started], Looked]:
+        environment = self._environment
+        now = environment.clock.now_ms()
+        events: list[Event] = []
+        started: list[_Started] = []
+        due = await due_for(tx, environment.registry, "action", now, free)
+        for job, function in due:
+            try:
+                if function.kind == "query":
+                    raise NotSchedulableError(function.path, function.kind)
+                arguments = function.signature.load(job.args, environment.registry.tags)
+            except (NotSchedulableError, ArgumentError) as error:
+                detail = describe_failure(error)
+                await tx.settle_job(job.id, "pending", job.attempts, "failed", now, error=detail)
+                events.append(Event("failed", job.name, now, job.id, "action", detail=detail))
+                continue
+            if await tx.start_job(job.id, job.attempts, now, self._worker):
+                started.append((job, function, arguments))
+                events.append(Event("started", job.name, now, job.id, "action", due_ms=job.due))
+        more = len(due) == free
+        next_due = None if more else await next_due_for(tx, environment.registry, "action")
+        return started, Looked(more, next_due, events)
+
+    async def _run(self, job: Job, function: Function, arguments: dict[str, object]) -> None:
+        """Run, decide, record."""
+        started = self._environment.clock.now_ms()
+        state: JobState = "success"
+        error: str | None = None
+        try:
+            await self._runner.act(CallChain(Id(job.id), is_action=True), function, arguments)
+        except asyncio.CancelledError as cancelled:
+            stopping = asyncio.current_task()
+            if stopping is not None and stopping.cancelling():
+                state, error = "failed", INTERRUPTED
+                stopping.uncancel()  # the outcome is still to be recorded
+            else:
+                state, error = "failed", describe_failure(cancelled)
+        except BaseException as raised:
+            state, error = "failed", describe_failure(raised)
+            if isinstance(raised, KeyboardInterrupt):
+                await self._record(job, state, started, error)
+                raise
+        await self._record(job, state, started, error)
+
+    async def _record(self, job: Job, state: JobState, started: float, error: str | None) -> None:
+        """Writes the outcome, and does not give up while the process lives (rule A2).
+
+        Conditional on the attempt: one that was cancelled, or that others have settled because this worker seemed
+        dead, stays as they left it.
+        """
+        environment = self._environment
+        failures = 0
+        while True:
+            now = environment.clock.now_ms()
+
+            async def body(tx: Transaction, now: float = now) -> bool:
+                return await tx.settle_job(job.id, "inProgress", job.attempts + 1, state, now, error=error)
+
+            try:
+                recorded = await environment.store.transact(body)
+                break
+            except (ConflictError, StoreError) as fault:
+                failures += 1
+                if failures == 1:
+                    _log.warning("the outcome of %s is not recorded yet, and will be: %s", job.id, fault)
+            pause = (OUTAGE if failures < 10 else FAULT).delay_ms(failures, environment.entropy.uniform())
+            await environment.clock.sleep(pause / 1_000)
+        if recorded:
+            kind = "failed" if state == "failed" else "success"
+            interrupted = "interrupted" if error == INTERRUPTED else kind
+            environment.emit(
+                Event(interrupted, job.name, now, job.id, "action", duration_ms=now - started, detail=error)
+            )
+        else:
+            _log.info("%s was settled by others while it ran; its outcome (%s) is dropped", job.id, state)
+
+    # Stopping.
+
+    async def drain(self, seconds: float) -> None:
+        """Waits for running actions, then cancels those that are left; each is recorded all the same (rule A4)."""
+        if self._running and seconds > 0:
+            await self._wait_for_end(seconds)
+        for task in self._running:
+            task.cancel()
+        while self._running:
+            await asyncio.wait(self._running)
+
+    async def _wait_for_end(self, seconds: float) -> None:
+        timed_out: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self._environment.clock.call_later(seconds, lambda: timed_out.done() or timed_out.set_result(None))
+        try:
+            while self._running and not timed_out.done():
+                await asyncio.wait({*self._running, timed_out}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+            timed_out.cancel()

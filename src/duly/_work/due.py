@@ -1,0 +1,50 @@
+"""Looking up what is due for this worker, in start order (rule S7)."""
+
+from duly._call.registry import Function, Registry
+from duly._model.job import Job, JobKind
+from duly._store.port import Transaction
+from duly._work.outcome import UNKNOWN_FUNCTION
+from duly.errors import FunctionNotFoundError
+
+__all__ = ["due_for", "next_due_for"]
+
+
+async def due_for(
+    tx: Transaction, registry: Registry, kind: JobKind, now: float, limit: int
+) -> list[tuple[Job, Function]]:
+    """Due jobs of a kind whose functions this worker has.
+
+    One whose function it lacks is parked, visibly, out of the way of the look-up: for a worker that has it. Parked
+    jobs of functions that this worker does have are looked up beside the others. One whose function has become the
+    other kind queues with those from now on; one that has become a query is returned, to be failed by whoever runs it.
+    """
+    found: list[tuple[Job, Function]] = []
+    for job in await _candidates(tx, registry, kind, now, limit):
+        try:
+            function = registry.resolve(job.name)
+        except FunctionNotFoundError:
+            await tx.park_job(job.id, job.attempts, UNKNOWN_FUNCTION.format(path=job.name))
+            continue
+        if function.kind not in ("query", kind):
+            await tx.set_job_kind(job.id, job.attempts, "action" if kind == "mutation" else "mutation")
+            continue
+        found.append((job, function))
+    return found
+
+
+async def _candidates(tx: Transaction, registry: Registry, kind: JobKind, now: float, limit: int) -> list[Job]:
+    jobs = await tx.due_jobs(kind, now, limit)
+    for name, due in await tx.parked_names():
+        if due <= now and name in registry.functions and registry.functions[name].kind in ("query", kind):
+            jobs += await tx.parked_jobs(name, now, limit)
+    jobs.sort(key=lambda job: (job.due, job.id))
+    return jobs[:limit]
+
+
+async def next_due_for(tx: Transaction, registry: Registry, kind: JobKind) -> float | None:
+    """When the next job that this worker could run comes due."""
+    times = [due for name, due in await tx.parked_names() if name in registry.functions]
+    next_due = await tx.next_due(kind)
+    if next_due is not None:
+        times.append(next_due)
+    return min(times, default=None)

@@ -1,0 +1,85 @@
+"""The executor: what makes this process a worker."""
+
+import asyncio
+import logging
+from datetime import timedelta
+
+from duly._call.runner import Runner
+from duly._call.scope import Environment
+from duly._store.port import Lease
+from duly._work.actions import Actions
+from duly._work.lease import LeaseKeeper
+from duly._work.loop import Loop
+from duly._work.mutations import Mutations
+from duly._work.upkeep import Upkeep
+from duly.errors import StoreError
+
+__all__ = ["Executor"]
+
+_log = logging.getLogger("duly")
+
+
+class Executor:
+    """Runs due functions in this process, from `start` to `stop`.
+
+    Mutations and actions have loops of their own, so that neither holds up the other.
+
+    Args:
+        environment: The app's.
+        runner: Runs the functions.
+        concurrent_actions: How many actions may be in progress at once.
+        lease: How long others wait before they settle what this worker had in progress.
+        retention: How long finished functions are kept.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        runner: Runner,
+        *,
+        concurrent_actions: int,
+        lease: timedelta,
+        retention: timedelta,
+    ) -> None:
+        self._environment = environment
+        self._runner = runner
+        self._concurrent_actions = concurrent_actions
+        self._lease_s = lease.total_seconds()
+        self._retention = retention
+        # Random for each start, so that nothing a former process left can be taken for ours.
+        self.worker = environment.entropy.token(12).hex()
+        self._keeper: LeaseKeeper | None = None
+        self._actions: Actions | None = None
+        self._loops: list[Loop] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Registers the worker, settles what dead workers left, and begins to look for work."""
+        environment = self._environment
+        lease: Lease = await environment.store.register_worker(self.worker, self._lease_s)
+        self._keeper = LeaseKeeper(lease, self._lease_s / 3)
+        mutations = Mutations(environment, self._runner)
+        self._actions = Actions(environment, self._runner, self.worker, self._keeper, self._concurrent_actions)
+        upkeep = Upkeep(environment, self.worker, self._retention, self._lease_s)
+        self._loops = [
+            Loop(environment, "upkeep", upkeep.look),
+            Loop(environment, "mutation", mutations.look),
+            Loop(environment, "action", self._actions.look),
+        ]
+        self._tasks = [asyncio.get_running_loop().create_task(loop.run()) for loop in self._loops]
+
+    async def stop(self, drain_s: float) -> None:
+        """Takes nothing new, waits for running actions, records every outcome, and gives the lease back last."""
+        for loop in self._loops:
+            loop.stop()
+        if self._actions is not None:
+            self._actions.make_room()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._actions is not None:
+            await self._actions.drain(drain_s)
+        try:
+            await self._environment.store.unregister_worker(self.worker)
+        except StoreError as error:
+            _log.warning("the worker could not sign off; others will notice that it is gone: %s", error)
+        if self._keeper is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._keeper.close)

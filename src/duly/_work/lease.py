@@ -1,0 +1,72 @@
+"""Keeping the worker's lease alive, from a thread of its own.
+
+Blocking code in a function stops the event loop and not this thread, so it never makes a live worker look dead. While
+no action is in progress nobody needs the lease, and the thread sleeps without waking: an idle worker does nothing.
+"""
+
+import logging
+import threading
+
+from duly._store.port import Lease
+
+__all__ = ["LeaseKeeper"]
+
+_log = logging.getLogger("duly")
+
+
+class LeaseKeeper:
+    """Started when made. `hold` before the first action is claimed, `rest` when none is left, `close` last of all.
+
+    Args:
+        lease: What the store gave this worker.
+        every_s: How often to renew it; a third of its length.
+    """
+
+    def __init__(self, lease: Lease, every_s: float) -> None:
+        self._lease = lease
+        self._every_s = every_s
+        self._changed = threading.Condition()
+        # Both guarded by the condition.
+        self._held = False
+        self._closed = False
+        self._thread = threading.Thread(target=self._keep, name="duly lease", daemon=True)
+        self._thread.start()
+
+    def hold(self) -> None:
+        """From now on the lease is good, until `rest`."""
+        with self._changed:
+            if self._held:
+                return
+            self._held = True
+            self._changed.notify()
+        self._renew()
+
+    def rest(self) -> None:
+        """Nothing of this worker's is in progress."""
+        with self._changed:
+            self._held = False
+
+    def close(self) -> None:
+        """Ends the thread and gives the lease back."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+        self._lease.release()
+
+    def _keep(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait(self._every_s if self._held else None)
+                if self._closed:
+                    return
+                held = self._held
+            if held:
+                self._renew()
+
+    def _renew(self) -> None:
+        try:
+            self._lease.renew()
+        except Exception:
+            # Tried again in a third of the lease. If it never works, others settle our actions, and we record nothing.
+            _log.exception("the lease could not be renewed")

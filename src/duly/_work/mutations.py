@@ -1,0 +1,118 @@
+"""Running scheduled mutations: effects and `success` are one commit (rules M1 to M3)."""
+
+from duly._call.registry import Function
+from duly._call.runner import Runner
+from duly._call.scope import CallChain, Environment
+from duly._ground.ids import Id
+from duly._model.backoff import FAULT
+from duly._model.event import Event
+from duly._model.failure import describe_failure
+from duly._model.job import Job
+from duly._store.port import Transaction
+from duly._work.due import due_for, next_due_for
+from duly._work.outcome import Looked
+from duly.errors import ConflictError, NotSchedulableError, StoreError
+
+__all__ = ["Mutations"]
+
+_GROUP_MAX = 256
+_GROUP_S = 0.005
+
+
+class Mutations:
+    """Runs due mutations, some at a time in one transaction, each in a savepoint of its own."""
+
+    def __init__(self, environment: Environment, runner: Runner) -> None:
+        self._environment = environment
+        self._runner = runner
+        # 1 after a group was lost: the next jobs run alone, so that one that the store can't take spoils no other.
+        self._group_max = _GROUP_MAX
+        self._alone: Job | None = None
+
+    async def look(self) -> Looked:
+        """One group of due mutations."""
+        self._alone = None
+        try:
+            looked = await self._environment.store.transact(self._run_group)
+        except StoreError as error:
+            if self._group_max > 1:
+                self._group_max = 1
+                return Looked(True, None, [])
+            if self._alone is None:
+                raise
+            return await self._postpone_alone(self._alone, error)
+        self._group_max = _GROUP_MAX
+        return looked
+
+    async def _run_group(self, tx: Transaction) -> Looked:
+        environment = self._environment
+        clock = environment.clock
+        limit = self._group_max
+        started = clock.monotonic()
+        events: list[Event] = []
+        due = await due_for(tx, environment.registry, "mutation", clock.now_ms(), limit)
+        ran = 0
+        for job, function in due:
+            if limit == 1:
+                self._alone = job
+            events += await self._run(tx, job, function)
+            ran += 1
+            if clock.monotonic() - started > _GROUP_S:
+                break
+        if ran < len(due) or len(due) == limit:
+            return Looked(True, None, events)
+        return Looked(False, await next_due_for(tx, environment.registry, "mutation"), events)
+
+    async def _run(self, tx: Transaction, job: Job, function: Function) -> list[Event]:
+        """Run, decide, record; in the transaction that is open, and all or nothing but for the record."""
+        clock = self._environment.clock
+        started = clock.now_ms()
+        savepoint = await tx.savepoint()
+        try:
+            events = await self._run_to_success(tx, job, function, started)
+        except (ConflictError, KeyboardInterrupt, GeneratorExit):
+            raise  # not this job's: the group is tried again
+        except BaseException as error:
+            fault = tx.fault or (error if isinstance(error, StoreError) else None)
+            # The store may have given up the whole transaction; then this raises, and the group is lost.
+            await tx.rollback(savepoint)
+            if fault is not None:
+                return await self._postpone(tx, job, fault)
+            return await self._fail(tx, job, started, error)
+        await tx.release(savepoint)
+        return events
+
+    async def _run_to_success(self, tx: Transaction, job: Job, function: Function, started: float) -> list[Event]:
+        if function.kind == "query":
+            raise NotSchedulableError(function.path, function.kind)
+        arguments = function.signature.load(job.args, self._environment.registry.tags)
+        chain = CallChain(Id(job.id))
+        _, events = await self._runner.mutate(tx, chain, function, arguments)
+        if tx.fault is not None:
+            raise tx.fault
+        now = self._environment.clock.now_ms()
+        recorded = await tx.settle_job(job.id, "pending", job.attempts, "success", now, started=started)
+        assert recorded, f"{job.id} was changed by the mutation that runs as it"
+        return [Event("success", job.name, now, job.id, "mutation", duration_ms=now - started), *events]
+
+    async def _fail(self, tx: Transaction, job: Job, started: float, error: BaseException) -> list[Event]:
+        now = self._environment.clock.now_ms()
+        detail = describe_failure(error)
+        await tx.settle_job(job.id, "pending", job.attempts, "failed", now, error=detail, started=started)
+        return [Event("failed", job.name, now, job.id, "mutation", duration_ms=now - started, detail=detail)]
+
+    async def _postpone(self, tx: Transaction, job: Job, error: BaseException) -> list[Event]:
+        """The store failed, not the function: later again, for ever, and everybody can see why."""
+        now = self._environment.clock.now_ms()
+        due = now + FAULT.delay_ms(job.attempts + 1, self._environment.entropy.uniform())
+        detail = f"{type(error).__name__}: {error}"
+        await tx.postpone_job(job.id, job.attempts, due, detail)
+        return [Event("retry", job.name, now, job.id, "mutation", due_ms=due, detail=detail)]
+
+    async def _postpone_alone(self, job: Job, error: StoreError) -> Looked:
+        """The transaction in which the job ran alone was lost: a new one says so."""
+
+        async def body(tx: Transaction) -> list[Event]:
+            return await self._postpone(tx, job, error)
+
+        return Looked(True, None, await self._environment.store.transact(body))

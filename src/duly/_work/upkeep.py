@@ -1,0 +1,58 @@
+"""Housekeeping: settling what dead workers left, and deleting what finished long ago."""
+
+from datetime import timedelta
+
+from duly._call.scope import Environment
+from duly._model.event import Event
+from duly._store.port import Transaction
+from duly._work.actions import INTERRUPTED
+from duly._work.outcome import Looked
+
+__all__ = ["Upkeep"]
+
+_PRUNE_MAX = 500
+
+
+class Upkeep:
+    """Rescues (rule A3) and prunes. Every worker does; there is no leader to lose.
+
+    Args:
+        environment: The app's.
+        worker: This worker's id: its own actions are not for it to rescue.
+        retention: How long finished functions are kept.
+        lease_s: How long a lease lasts: a third of it is how often to look after others, while there are any.
+    """
+
+    def __init__(self, environment: Environment, worker: str, retention: timedelta, lease_s: float) -> None:
+        self._environment = environment
+        self._worker = worker
+        self._retention_ms = retention.total_seconds() * 1_000
+        self._lease_s = lease_s
+
+    async def look(self) -> Looked:
+        """One round. Small batches, and the writer is free for others between them."""
+        store = self._environment.store
+        events, look_again = await store.transact(self._rescue)
+        pruned, prune_next = await store.transact(self._prune)
+        if pruned == _PRUNE_MAX:
+            return Looked(True, None, events)
+        now = self._environment.clock.now_ms()
+        times = [prune_next]
+        if look_again is not None:
+            times.append(look_again)
+        if store.shared:
+            times.append(now + self._lease_s * 1_000 / 3)
+        return Looked(False, min(times), events)
+
+    async def _rescue(self, tx: Transaction) -> tuple[list[Event], float | None]:
+        now = self._environment.clock.now_ms()
+        rescued = await tx.rescue(self._worker, now, INTERRUPTED)
+        events = [Event("interrupted", job.name, now, job.id, job.kind, detail=INTERRUPTED) for job in rescued.jobs]
+        return events, rescued.look_again
+
+    async def _prune(self, tx: Transaction) -> tuple[int, float]:
+        now = self._environment.clock.now_ms()
+        pruned = await tx.prune_jobs(now - self._retention_ms, _PRUNE_MAX)
+        oldest = await tx.oldest_completed()
+        # What finishes from now on is kept for the whole time: there is nothing to do before.
+        return pruned, (oldest if oldest is not None else now) + self._retention_ms + 1

@@ -1,0 +1,240 @@
+"""Every exception a user of duly can catch.
+
+All derive from `DulyError`. The facts are fields, and the message says what to do next. A wrong Python type is a
+`TypeError`, as everywhere in Python; no database driver's error ever crosses the store's border.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = [
+    "AlreadyFinishedError",
+    "AppError",
+    "AppNotOpenError",
+    "ArgumentError",
+    "ConflictError",
+    "DocumentNotFoundError",
+    "DulyError",
+    "FunctionKindError",
+    "FunctionNotFoundError",
+    "IndexNotFoundError",
+    "InvalidIdError",
+    "InvalidTimeError",
+    "InvalidValueError",
+    "LimitError",
+    "MutationWaitError",
+    "NotSchedulableError",
+    "NotUniqueError",
+    "ReturnValueError",
+    "ScheduledFunctionNotFoundError",
+    "SchemaError",
+    "StoreError",
+    "StoreUnavailableError",
+]
+
+
+class DulyError(Exception):
+    """The base of every error that duly raises."""
+
+
+class AppError(DulyError):
+    """Raised *by your functions* to hand data to their caller.
+
+    Args:
+        data: Any duly value: None, bool, int, float, str, bytes, list or dict.
+
+    Example:
+        >>> try:
+        ...     raise AppError({"code": "sold_out", "item": "tea"})
+        ... except AppError as error:
+        ...     error.data["code"]
+        'sold_out'
+    """
+
+    def __init__(self, data: Any) -> None:
+        super().__init__(data)
+        self.data = data
+
+
+class AppNotOpenError(DulyError):
+    """The app was called before it was opened, or after it was closed."""
+
+    def __init__(self) -> None:
+        super().__init__("the app is not open; call it inside 'async with app:' or 'async with app.client():'")
+
+
+# Functions and their arguments.
+
+
+class FunctionNotFoundError(DulyError):
+    """No function of the app has this path. `nearest` lists the paths that look most like it."""
+
+    def __init__(self, path: str, nearest: Sequence[str] = (), hint: str | None = None) -> None:
+        self.path = path
+        self.nearest = tuple(nearest)
+        if hint is None and nearest:
+            hint = f"did you mean {' or '.join(nearest)}?"
+        elif hint is None:
+            hint = "a path is 'module:function', such as 'orders:create_order'"
+        super().__init__(f"there is no function {path!r} in this app; {hint}")
+
+
+class FunctionKindError(DulyError, TypeError):
+    """A function was called as another kind than it is: a mutation as a query, say."""
+
+    def __init__(self, path: str, kind: str, message: str) -> None:
+        self.path = path
+        self.kind = kind
+        super().__init__(message)
+
+
+class NotSchedulableError(DulyError):
+    """The function can't be scheduled because it is a query (rule S3)."""
+
+    def __init__(self, path: str, kind: str) -> None:
+        self.path = path
+        self.kind = kind
+        super().__init__(f"{path!r} is a {kind} and can't be scheduled; only mutations and actions can (rule S3)")
+
+
+class _ProblemsError(DulyError):
+    _what: str
+
+    def __init__(self, path: str, problems: Sequence[str]) -> None:
+        self.path = path
+        self.problems = tuple(problems)
+        super().__init__(f"{self._what} of {path!r} {'; '.join(self.problems)}")
+
+
+class ArgumentError(_ProblemsError):
+    """Arguments that don't fit the function's annotations. `problems` holds one line for each, field first."""
+
+    _what = "the arguments"
+
+
+class ReturnValueError(_ProblemsError):
+    """A function returned what its annotation does not allow. `problems` holds one line for each."""
+
+    _what = "the return value"
+
+
+class MutationWaitError(DulyError):
+    """A mutation waited for something other than its own database calls (rule T3).
+
+    `where` is the line that waits, as `file:line`. Outside `duly dev` and `duly.testing` this is only a warning.
+    """
+
+    def __init__(self, path: str, where: str, message: str | None = None) -> None:
+        self.path = path
+        self.where = where
+        super().__init__(
+            message
+            or f"{path!r} waits at {where} for something other than its database calls, and holds up every other "
+            "mutation meanwhile; move that work to an action (rule T3)"
+        )
+
+
+# Scheduling.
+
+
+class InvalidTimeError(DulyError, ValueError):
+    """A delay or a point in time that can't be scheduled for (rules S1 and S2)."""
+
+
+class AlreadyFinishedError(DulyError):
+    """The scheduled function can't be cancelled any more (rules C3 and C4). `state` is its state's kind."""
+
+    def __init__(self, id: str, state: str, message: str | None = None) -> None:
+        self.id = id
+        self.state = state
+        super().__init__(
+            message
+            or f"the scheduled function {id} has already finished ({state}) and can't be cancelled; "
+            "pass missing_ok=True if that is fine"
+        )
+
+
+class ScheduledFunctionNotFoundError(DulyError):
+    """There is no such scheduled function: there never was, or it was deleted after its retention time."""
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        super().__init__(
+            f"there is no scheduled function {id}: it never existed, or it finished long enough ago to have been "
+            "deleted; pass missing_ok=True if that is fine"
+        )
+
+
+class LimitError(DulyError):
+    """A limit was exceeded (rules S9, T3, T4). `limit` names it; `actual` and `maximum` are in the unit it names."""
+
+    def __init__(self, limit: str, actual: float, maximum: float, hint: str = "") -> None:
+        self.limit = limit
+        self.actual = actual
+        self.maximum = maximum
+        super().__init__(f"{limit}: {actual:,} is more than the limit of {maximum:,}{'; ' + hint if hint else ''}")
+
+
+# Documents.
+
+
+class InvalidIdError(DulyError):
+    """Not an id at all, or the id of another table than the one asked for."""
+
+    def __init__(self, id: object, reason: str) -> None:
+        self.id = id
+        super().__init__(f"{id!r} {reason}")
+
+
+class DocumentNotFoundError(DulyError):
+    """There is no document with this id to change."""
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        super().__init__(f"there is no document {id}: it was deleted, or never inserted")
+
+
+class InvalidValueError(DulyError):
+    """A value that can't be stored. `where` is the way to it, such as `items[0].price`."""
+
+    def __init__(self, message: str, where: str = "") -> None:
+        self.where = where
+        super().__init__(f"{where}: {message}" if where else message)
+
+
+class SchemaError(DulyError):
+    """A document that does not fit its table's type, or a table or index that is declared wrongly."""
+
+
+class IndexNotFoundError(DulyError):
+    """The table has no such index. `indexes` are the names it has."""
+
+    def __init__(self, table: str, index: str, indexes: Sequence[str]) -> None:
+        self.table = table
+        self.index = index
+        self.indexes = tuple(indexes)
+        known = ", ".join(self.indexes) or "none"
+        super().__init__(f"table {table!r} has no index {index!r}; declared are: {known}")
+
+
+class NotUniqueError(DulyError):
+    """`unique()` found more than one document."""
+
+    def __init__(self, table: str) -> None:
+        self.table = table
+        super().__init__(f"more than one document of table {table!r} matches; use first() or collect() if that is fine")
+
+
+# The store.
+
+
+class ConflictError(DulyError):
+    """A transaction lost against others every time it was retried (rule T1). Trying again later may work."""
+
+
+class StoreError(DulyError):
+    """The store can't be used: not a database, of a newer version, read-only, damaged. Retrying does not help."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store can't be used at the moment: its disk is full, or another program holds it. Retrying may help."""

@@ -1,0 +1,136 @@
+"""Helpers for tests: waiting with a deadline, a clock to turn by hand, a store that fails on demand."""
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from duly._ground.clock import Clock, SystemClock, Timer
+from duly._model.schema import Table
+from duly._store.open import make_store
+from duly._store.port import Lease, Store, Topic, Transaction
+
+T = TypeVar("T")
+
+DEADLINE_S = 20.0
+
+
+async def eventually(look: Callable[[], Awaitable[T]], *, deadline_s: float = DEADLINE_S) -> T:
+    """The first true value that `look` returns; fails the test when there is none by the deadline."""
+    clock = SystemClock()
+    end = clock.monotonic() + deadline_s
+    while True:
+        value = await look()
+        if value:
+            return value
+        assert clock.monotonic() < end, f"still {value!r} after {deadline_s} s"
+        await asyncio.sleep(0.005)
+
+
+class _Alarm:
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self.callback: Callable[[], object] | None = callback
+
+    def cancel(self) -> None:
+        self.callback = None
+
+
+class ManualClock:
+    """A clock that stands still until it is turned.
+
+    Pass it to an app before it is opened: `app._parts = Parts(clock=clock)`.
+    """
+
+    nap_s = float("inf")
+
+    def __init__(self, start_ms: float = 1_800_000_000_000.0) -> None:
+        self._start_ms = start_ms
+        self._passed_s = 0.0
+        self._numbers = itertools.count()
+        self._alarms: list[tuple[float, int, _Alarm]] = []
+
+    def now_ms(self) -> float:
+        return round(self._start_ms + self._passed_s * 1_000, 3)
+
+    def monotonic(self) -> float:
+        return self._passed_s
+
+    async def sleep(self, seconds: float) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        timer = self.call_later(seconds, lambda: None if future.done() else future.set_result(None))
+        try:
+            await future
+        finally:
+            timer.cancel()
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        alarm = _Alarm(callback)
+        heapq.heappush(self._alarms, (self._passed_s + max(seconds, 0.0), next(self._numbers), alarm))
+        return alarm
+
+    async def advance(self, seconds: float) -> None:
+        """Moves time forward, ringing each alarm at its moment and letting what it wakes run."""
+        end = self._passed_s + seconds
+        await self._settle()
+        while self._alarms and self._alarms[0][0] <= end:
+            at, _, alarm = heapq.heappop(self._alarms)
+            self._passed_s = max(self._passed_s, at)
+            if alarm.callback is not None:
+                alarm.callback()
+                await self._settle()
+        self._passed_s = end
+        await self._settle()
+
+    async def _settle(self) -> None:
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+
+class FaultyStore:
+    """A store that fails when told to.
+
+    Pass it to an app before it is opened: `app._parts = Parts(store=lambda url, clock: FaultyStore(url, clock))`.
+    `fail` lists the errors of the next transactions, first first; an error raised `after` the commit models a commit
+    that happened but was reported as failed.
+    """
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        self._store: Store = make_store(url, clock)
+        self.fail: list[Exception] = []
+        self.fail_after: list[Exception] = []
+        self.transactions = 0
+
+    async def open(self, tables: Sequence[Table[Any]]) -> None:
+        await self._store.open(tables)
+
+    async def close(self) -> None:
+        await self._store.close()
+
+    async def read(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+        return await self._store.read(body)
+
+    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+        self.transactions += 1
+        if self.fail:
+            raise self.fail.pop(0)
+        result = await self._store.transact(body)
+        if self.fail_after:
+            raise self.fail_after.pop(0)
+        return result
+
+    def version(self, topic: Topic) -> int:
+        return self._store.version(topic)
+
+    async def wait(self, topic: Topic, since: int, until: float | None) -> None:
+        await self._store.wait(topic, since, until)
+
+    async def register_worker(self, worker: str, lease_s: float) -> Lease:
+        return await self._store.register_worker(worker, lease_s)
+
+    async def unregister_worker(self, worker: str) -> None:
+        await self._store.unregister_worker(worker)
+
+    @property
+    def shared(self) -> bool:
+        return self._store.shared
