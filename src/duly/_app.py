@@ -7,7 +7,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
-from duly._call.registry import Registry, Target
+from duly._call.registry import Registry
 from duly._call.runner import Runner
 from duly._call.scheduler import Scheduler
 from duly._call.scope import CallChain, Environment
@@ -212,7 +212,7 @@ class App:
     async def query(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     async def query(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
-    async def query(self, function: Target, /, *args: Any, **kwargs: Any) -> Any:
+    async def query(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Runs a query on a snapshot of its own.
 
         Args:
@@ -235,8 +235,8 @@ class App:
     async def mutation(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     async def mutation(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
-    async def mutation(self, function: Target, /, *args: Any, **kwargs: Any) -> Any:
-        """Runs a mutation. When this returns, what it wrote and scheduled is durable (rule T2); if it raises, nothing is.
+    async def mutation(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Runs a mutation. When it returns, all it wrote and scheduled is durable (rule T2); if it raises, nothing is.
 
         Args:
             function: A mutation, by reference or path; public or internal.
@@ -259,7 +259,7 @@ class App:
     async def action(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     async def action(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
-    async def action(self, function: Target, /, *args: Any, **kwargs: Any) -> Any:
+    async def action(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Runs an action here and now, and waits for it. To have it run in the background, schedule it.
 
         Args:

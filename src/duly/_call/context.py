@@ -90,13 +90,15 @@ class QueryCtx(_Ctx):
             return await ctx.db.get(order_id)
     """
 
-    db: DatabaseReader
-
     def __init__(self, scope: Scope, calls: Calls) -> None:
         super().__init__(scope.environment, scope.chain)
         self._scope = scope
         self._calls = calls
-        self.db = DatabaseReader(scope)
+
+    @property
+    def db(self) -> DatabaseReader:
+        """The documents: see `DatabaseReader`."""
+        return DatabaseReader(self._scope)
 
     @property
     def now(self) -> datetime:
@@ -107,7 +109,7 @@ class QueryCtx(_Ctx):
     async def run_query(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     async def run_query(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
-    async def run_query(self, function: Target, /, *args: Any, **kwargs: Any) -> Any:
+    async def run_query(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Runs another query on the same snapshot.
 
         Example:
@@ -126,12 +128,15 @@ class MutationCtx(QueryCtx):
             await ctx.scheduler.run_after(0, send_receipt, order_id=order_id)
     """
 
-    db: DatabaseWriter
-
     def __init__(self, scope: Scope, calls: Calls) -> None:
         super().__init__(scope, calls)
-        self.db = DatabaseWriter(scope)
+        self._db = DatabaseWriter(scope)
         self._scheduler: Scheduler | None = None
+
+    @property
+    def db(self) -> DatabaseWriter:
+        """The documents, and writing them: see `DatabaseWriter`."""
+        return self._db
 
     @property
     def scheduler(self) -> Scheduler:
@@ -150,7 +155,7 @@ class MutationCtx(QueryCtx):
     async def run_mutation(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     async def run_mutation(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
-    async def run_mutation(self, function: Target, /, *args: Any, **kwargs: Any) -> Any:
+    async def run_mutation(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Runs another mutation inside this one, all or nothing: if it raises, and the error is caught here, none of
         what it wrote or scheduled remains. What remains commits with this mutation.
 
@@ -188,7 +193,7 @@ class ActionCtx(_Ctx):
     async def run_query(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     async def run_query(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
-    async def run_query(self, function: Target, /, *args: Any, **kwargs: Any) -> Any:
+    async def run_query(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Runs a query on a snapshot of its own.
 
         Example:
@@ -200,7 +205,7 @@ class ActionCtx(_Ctx):
     async def run_mutation(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     async def run_mutation(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
-    async def run_mutation(self, function: Target, /, *args: Any, **kwargs: Any) -> Any:
+    async def run_mutation(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Runs a mutation in a transaction of its own; durable when it returns, whatever becomes of the action.
 
         Example:
@@ -212,7 +217,7 @@ class ActionCtx(_Ctx):
     async def run_action(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     async def run_action(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
-    async def run_action(self, function: Target, /, *args: Any, **kwargs: Any) -> Any:
+    async def run_action(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Runs another action as part of this one. To have it run by itself, schedule it.
 
         Example:

@@ -92,7 +92,7 @@ class _Documents:
         if index is None:
             return None
         for stored in await scope.tx.stored_indexes(self.tag):
-            if stored.index == index:
+            if stored.spec == index:
                 return stored.id
         raise SchemaError(f"index {index.name!r} of table {self.name!r} is not in the database; open the app again")
 
@@ -105,13 +105,13 @@ class _Jobs:
     table: Table[Any] = Table("scheduled_functions")
 
     async def scan(
-        self, scope: Scope, index: Index | None, after: Position, before: Position, descending: bool, limit: int
+        self, scope: Scope, _: Index | None, after: Position, before: Position, descending: bool, limit: int
     ) -> list[tuple[Position, dict[str, Any]]]:
         jobs = await scope.tx.scan_jobs(after.id, before.id, descending, limit)
         scope.usage.read(len(jobs))
         return [(Position(b"", job.id), job_document(job)) for job in jobs]
 
-    async def count(self, scope: Scope, index: Index | None, after: Position, before: Position) -> int:
+    async def count(self, scope: Scope, _: Index | None, after: Position, before: Position) -> int:
         return await scope.tx.count_jobs(after.id, before.id)
 
 
@@ -252,7 +252,7 @@ class DatabaseWriter(DatabaseReader):
         if stored:
             fields = values.decode(body)
             for index in stored:
-                await scope.tx.insert_entry(index.id, Position(index_key(index.index, fields), id))
+                await scope.tx.insert_entry(index.id, Position(index_key(index.spec, fields), id))
         return id
 
     async def patch(self, id: Id[Any], fields: Mapping[str, Any], /) -> None:
@@ -309,7 +309,7 @@ class DatabaseWriter(DatabaseReader):
         if stored:
             fields = values.decode(before)
             for index in stored:
-                await scope.tx.delete_entry(index.id, Position(index_key(index.index, fields), id))
+                await scope.tx.delete_entry(index.id, Position(index_key(index.spec, fields), id))
         await scope.tx.delete_document(id)
 
     async def _existing(self, id: Any) -> tuple[Table[Any], str]:
@@ -331,7 +331,7 @@ class DatabaseWriter(DatabaseReader):
 async def _move_entries(scope: Scope, stored: Any, id: str, before: Any, after: Any) -> None:
     index: StoredIndex
     for index in stored:
-        old, new = index_key(index.index, before), index_key(index.index, after)
+        old, new = index_key(index.spec, before), index_key(index.spec, after)
         if old != new:
             await scope.tx.delete_entry(index.id, Position(old, id))
             await scope.tx.insert_entry(index.id, Position(new, id))

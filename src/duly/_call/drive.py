@@ -9,6 +9,7 @@ mutation waits for it.
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from typing import Any, TypeVar
 
 from duly._call.scope import Scope
@@ -69,14 +70,14 @@ class Drive:
                 self._watch()
                 try:
                     sent = yield awaited
-                except BaseException as error:
-                    step, value = self._coroutine.throw, self._take_error(error)
+                except BaseException as error:  # noqa: BLE001 (whatever it is, it is the handler's)
+                    resume: Callable[[], Any] = partial(self._coroutine.throw, self._take_error(error))
                 else:
-                    step, value = self._coroutine.send, sent
+                    resume = partial(self._coroutine.send, sent)
                 finally:
                     self._handle.cancel()
                 try:
-                    awaited = self._context.run(step, value)
+                    awaited = self._context.run(resume)
                 except StopIteration as stop:
                     if self._error is not None:
                         raise self._error from None  # it swallowed the interruption
@@ -117,5 +118,5 @@ class Drive:
         return error
 
     def _where(self) -> str:
-        frame = self._coroutine.cr_frame if hasattr(self._coroutine, "cr_frame") else None
+        frame = getattr(self._coroutine, "cr_frame", None)
         return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "an unknown line"

@@ -52,10 +52,10 @@ class Source(Protocol):
     table: Table[Any]
 
     async def scan(
-        self, scope: Scope, index: Index | None, after: Position, before: Position, descending: bool, limit: int
+        self, scope: Scope, index: Index | None, after: Position, before: Position, descending: bool, limit: int, /
     ) -> list[tuple[Position, dict[str, Any]]]: ...
 
-    async def count(self, scope: Scope, index: Index | None, after: Position, before: Position) -> int: ...
+    async def count(self, scope: Scope, index: Index | None, after: Position, before: Position, /) -> int: ...
 
 
 class Query(Generic[D]):

@@ -163,8 +163,13 @@ class Runner:
     async def _stop(self, task: asyncio.Task[Any], function: Function) -> None:
         task.cancel()
         gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self.environment.clock.call_later(_CANCEL_GRACE_S, lambda: gone.done() or gone.set_result(None))
-        task.add_done_callback(lambda _: gone.done() or gone.set_result(None))
+
+        def go(_: object = None) -> None:
+            if not gone.done():
+                gone.set_result(None)
+
+        timer = self.environment.clock.call_later(_CANCEL_GRACE_S, go)
+        task.add_done_callback(go)
         try:
             await gone
         finally:

@@ -61,7 +61,7 @@ class Scheduler:
         self, delay_ms: float | timedelta, function: str, /, *args: Any, **kwargs: Any
     ) -> Id[ScheduledFunction]: ...
     async def run_after(
-        self, delay_ms: float | timedelta, function: Target, /, *args: Any, **kwargs: Any
+        self, delay_ms: float | timedelta, function: Any, /, *args: Any, **kwargs: Any
     ) -> Id[ScheduledFunction]:
         """Schedules a function to run after a delay; 0 means as soon as this has committed (rules S1, S4, S5).
 
@@ -81,6 +81,8 @@ class Scheduler:
         Example:
             await ctx.scheduler.run_after(0, send_confirmation, order_id=order_id)
         """
+        if isinstance(delay_ms, timedelta):
+            delay_ms = delay_ms / _MS
         delay = _milliseconds(delay_ms, "delay_ms", "a number of milliseconds or a timedelta")
         if delay < 0:
             raise InvalidTimeError(f"a delay can't be negative, and this is {delay_ms!r}; 0 runs as soon as possible")
@@ -96,7 +98,7 @@ class Scheduler:
         self, timestamp: float | datetime, function: str, /, *args: Any, **kwargs: Any
     ) -> Id[ScheduledFunction]: ...
     async def run_at(
-        self, timestamp: float | datetime, function: Target, /, *args: Any, **kwargs: Any
+        self, timestamp: float | datetime, function: Any, /, *args: Any, **kwargs: Any
     ) -> Id[ScheduledFunction]:
         """Schedules a function to run at a point in time; a time in the past is due now (rules S2, S6).
 
@@ -123,8 +125,6 @@ class Scheduler:
                 )
             requested = milliseconds_of(timestamp)
         else:
-            if isinstance(timestamp, timedelta):
-                raise TypeError("timestamp is a point in time; run_after takes a timedelta")
             requested = _milliseconds(timestamp, "timestamp", "milliseconds since the Unix epoch or an aware datetime")
         return await self._schedule(now, requested, function, args, kwargs)
 
@@ -277,8 +277,6 @@ class SyncScheduler:
 
 
 def _milliseconds(value: Any, name: str, what: str) -> float:
-    if isinstance(value, timedelta):
-        return value / _MS
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} is {what}, not {value!r}")
     try:

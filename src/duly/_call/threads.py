@@ -1,6 +1,7 @@
 """Plain `def` actions: each in a thread of its own, from which its ctx reaches back to the event loop."""
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 from collections.abc import Callable, Coroutine
@@ -31,12 +32,11 @@ async def in_thread(name: str, call: Callable[[], T]) -> T:
         result, error = None, None
         try:
             result = context.run(call)
-        except BaseException as raised:
+        except BaseException as raised:  # noqa: BLE001 (it is the action's, and is raised on the loop)
             error = raised
-        try:
+        # If the loop has closed, the process is ending, and the next worker settles the job.
+        with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, result, error)
-        except RuntimeError:
-            pass  # the loop has closed: the process is ending, and the next worker settles the job
 
     threading.Thread(target=target, name=f"duly {name}", daemon=True).start()
     return await future

@@ -14,7 +14,7 @@ def describe_failure(error: BaseException) -> str:
     name = type(error).__name__
     try:
         message = str(error)
-    except Exception:
+    except Exception:  # noqa: BLE001 (a user's __str__ may raise anything)
         message = "(its message could not be made)"
     headline = f"{name}: {message}" if message else name
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_OURS)]

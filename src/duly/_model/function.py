@@ -41,7 +41,7 @@ class FunctionReference(Generic[P, R_co]):
         self.__doc__ = handler.function.__doc__
         self.__wrapped__ = handler.function
 
-    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
         kind = self.handler.kind
         raise TypeError(
             f"{self.name!r} is a {kind} and can't be called like a function; inside another function use "
@@ -78,7 +78,7 @@ class LazyReference(FunctionReference[..., Any]):
             raise TypeError(f"{self!r} names no function; it takes a module and a name: duly.{self._root}.emails.send")
         return "/".join(self._steps[:-1]) + ":" + self._steps[-1]
 
-    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
         raise TypeError(f"{self!r} is a reference and can't be called; pass it to run_after, run_mutation and the like")
 
     def __repr__(self) -> str:

@@ -121,12 +121,10 @@ def job_document(job: Job) -> dict[str, Any]:
         "state": state,
         "attempts": job.attempts,
     }
-    for field, value in (
-        ("completedTime", job.completed_time),
-        ("startedTime", job.started_time),
-        ("nextAttemptTime", job.due if job.state == "pending" else None),
-        ("pendingReason", job.pending_reason if job.state == "pending" else None),
-    ):
-        if value is not None:
-            document[field] = value
-    return document
+    optional = {
+        "completedTime": job.completed_time,
+        "startedTime": job.started_time,
+        "nextAttemptTime": job.due if job.state == "pending" else None,
+        "pendingReason": job.pending_reason if job.state == "pending" else None,
+    }
+    return document | {field: value for field, value in optional.items() if value is not None}

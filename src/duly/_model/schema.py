@@ -65,7 +65,7 @@ class Table(Generic[DocumentT]):
     def __init__(
         self, name: str, document: Any = None, /, *, indexes: Mapping[str, Sequence[str]] | None = None
     ) -> None:
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not _NAME.fullmatch(name):
             raise SchemaError(f"{name!r} is no name for a table; use letters, digits and '_', beginning with a letter")
         if document is not None and not typing.is_typeddict(document):
             raise SchemaError(f"the documents of table {name!r} must be a TypedDict, not {document!r}")
@@ -89,7 +89,7 @@ class Table(Generic[DocumentT]):
         if len(set(index.fields)) != len(index.fields):
             raise SchemaError(f"index {index.name!r} of table {self.name!r} names a field twice")
         for field in index.fields:
-            if not isinstance(field, str) or not field or field.startswith(("_", "$")):
+            if not field or field.startswith(("_", "$")):
                 raise SchemaError(f"index {index.name!r} of table {self.name!r} can't have the field {field!r}")
             if self.document is not None and field.partition(".")[0] not in self.document.__annotations__:
                 raise SchemaError(

@@ -76,7 +76,7 @@ class Signature:
             )
         named = dict(zip(self._positional, args, strict=False))
         if twice := named.keys() & kwargs.keys():
-            raise ArgumentError(self.path, [f"{sorted(twice)[0]}: was given twice, by position and by name"])
+            raise ArgumentError(self.path, [f"{min(twice)}: was given twice, by position and by name"])
         return named | kwargs
 
     def dump(self, arguments: dict[str, Any]) -> str:
@@ -124,9 +124,7 @@ class Signature:
             raise ReturnValueError(self.path, problems) from None
 
 
-def adapter_of(
-    name: str, fields: dict[str, Any], extra: Literal["forbid", "allow"] = "forbid"
-) -> TypeAdapter[Any]:
+def adapter_of(name: str, fields: dict[str, Any], extra: Literal["forbid", "allow"] = "forbid") -> TypeAdapter[Any]:
     """A validator of dicts with these fields. TypedDicts within it treat unknown keys as `extra` says, too.
 
     Raises:
@@ -134,7 +132,8 @@ def adapter_of(
     """
     for hint in fields.values():
         teach_typed_dicts(hint)
-    shape: Any = typing_extensions.TypedDict(name.replace(" ", "_"), fields)  # type: ignore[operator]
+    make_typed_dict: Any = typing_extensions.TypedDict  # the functional form, with names known at run time only
+    shape = make_typed_dict(name.replace(" ", "_"), fields)
     shape.__pydantic_config__ = ConfigDict(extra=extra)
     try:
         return TypeAdapter(shape)

@@ -45,13 +45,14 @@ def _hints(cls: type) -> dict[str, Any]:
         return {}  # pydantic reports it, and says which name
 
 
-def _schema_of_twin(cls: Any, source: Any, handler: Any) -> Any:
+def _schema_of_twin(cls: Any, _source: Any, handler: Any) -> Any:
     # `__required_keys__` has the last word on what is required: it knows `total=False` and inheritance.
     fields = {}
     for name, hint in typing.get_type_hints(cls, include_extras=True).items():
         bare = typing.get_args(hint)[0] if typing.get_origin(hint) in _QUALIFIERS else hint
         fields[name] = bare if name in cls.__required_keys__ else typing_extensions.NotRequired[bare]
-    twin: Any = typing_extensions.TypedDict(cls.__name__, fields)  # type: ignore[operator]
+    make_typed_dict: Any = typing_extensions.TypedDict  # the functional form, with names known at run time only
+    twin = make_typed_dict(cls.__name__, fields)
     twin.__module__, twin.__qualname__ = cls.__module__, cls.__qualname__
     if hasattr(cls, "__pydantic_config__"):
         twin.__pydantic_config__ = cls.__pydantic_config__

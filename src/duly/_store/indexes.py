@@ -21,7 +21,7 @@ async def ensure_indexes(tx: Transaction, tables: Iterable[Table[Any]]) -> None:
     """
     for table in tables:
         await tx.remember_table(table.tag, table.name)
-        stored = {stored.index for stored in await tx.stored_indexes(table.tag)}
+        stored = {stored.spec for stored in await tx.stored_indexes(table.tag)}
         for index in table.indexes.values():
             if index not in stored:
                 await _fill(tx, table, await tx.create_index(table.tag, index))
@@ -31,6 +31,6 @@ async def _fill(tx: Transaction, table: Table[Any], stored: StoredIndex) -> None
     after, before = Position(b"", table.tag), Position(b"", table.tag + ID_HIGHEST)
     while entries := await tx.scan(None, after, before, descending=False, limit=_BATCH):
         for entry in entries:
-            key = index_key(stored.index, values.decode(entry.body))
+            key = index_key(stored.spec, values.decode(entry.body))
             await tx.insert_entry(stored.id, Position(key, entry.position.id))
         after = entries[-1].position

@@ -48,7 +48,7 @@ class StoredIndex(NamedTuple):
     """An index that the store keeps up for a table."""
 
     id: int
-    index: Index
+    spec: Index
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ sleeping is never missed. (An event that is cleared after looking loses exactly 
 """
 
 import asyncio
+from functools import partial
 
 from duly._ground.clock import Clock
 from duly._store.port import Topic
@@ -43,7 +44,7 @@ class Signal:
                 if remaining <= 0:
                     return
                 # The wall clock may be set, or the machine sleep: look at it again from time to time.
-                timer = self._clock.call_later(min(remaining, self._clock.nap_s), lambda f=future: _wake(f))
+                timer = self._clock.call_later(min(remaining, self._clock.nap_s), partial(_wake, future))
             sleepers[future] = until
             try:
                 await future

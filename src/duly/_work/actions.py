@@ -8,7 +8,7 @@ from duly._call.runner import Runner
 from duly._call.scope import CallChain, Environment
 from duly._ground.ids import Id
 from duly._model.backoff import FAULT, OUTAGE
-from duly._model.event import Event
+from duly._model.event import Event, EventKind
 from duly._model.failure import describe_failure
 from duly._model.job import Job, JobState
 from duly._store.port import Transaction
@@ -161,11 +161,8 @@ class Actions:
             pause = (OUTAGE if failures < 10 else FAULT).delay_ms(failures, environment.entropy.uniform())
             await environment.clock.sleep(pause / 1_000)
         if recorded:
-            kind = "failed" if state == "failed" else "success"
-            interrupted = "interrupted" if error == INTERRUPTED else kind
-            environment.emit(
-                Event(interrupted, job.name, now, job.id, "action", duration_ms=now - started, detail=error)
-            )
+            kind: EventKind = "interrupted" if error == INTERRUPTED else "failed" if state == "failed" else "success"
+            environment.emit(Event(kind, job.name, now, job.id, "action", duration_ms=now - started, detail=error))
         else:
             _log.info("%s was settled by others while it ran; its outcome (%s) is dropped", job.id, state)
 
@@ -181,11 +178,9 @@ class Actions:
             await asyncio.wait(self._running)
 
     async def _wait_for_end(self, seconds: float) -> None:
-        timed_out: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self._environment.clock.call_later(seconds, lambda: timed_out.done() or timed_out.set_result(None))
+        patience = asyncio.get_running_loop().create_task(self._environment.clock.sleep(seconds))
         try:
-            while self._running and not timed_out.done():
-                await asyncio.wait({*self._running, timed_out}, return_when=asyncio.FIRST_COMPLETED)
+            while self._running and not patience.done():
+                await asyncio.wait({*self._running, patience}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            timer.cancel()
-            timed_out.cancel()
+            patience.cancel()

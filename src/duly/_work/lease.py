@@ -67,6 +67,6 @@ class LeaseKeeper:
     def _renew(self) -> None:
         try:
             self._lease.renew()
-        except Exception:
+        except Exception:  # noqa: BLE001 (the thread must go on whatever a store raises)
             # Tried again in a third of the lease. If it never works, others settle our actions, and we record nothing.
             _log.exception("the lease could not be renewed")

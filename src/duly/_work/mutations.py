@@ -31,16 +31,16 @@ class Mutations:
 
     async def look(self) -> Looked:
         """One group of due mutations."""
-        self._alone = None
         try:
             looked = await self._environment.store.transact(self._run_group)
         except StoreError as error:
             if self._group_max > 1:
                 self._group_max = 1
                 return Looked(True, None, [])
-            if self._alone is None:
+            job, self._alone = self._alone, None
+            if job is None:
                 raise
-            return await self._postpone_alone(self._alone, error)
+            return await self._postpone_alone(job, error)
         self._group_max = _GROUP_MAX
         return looked
 
@@ -72,7 +72,7 @@ class Mutations:
             events = await self._run_to_success(tx, job, function, started)
         except (ConflictError, KeyboardInterrupt, GeneratorExit):
             raise  # not this job's: the group is tried again
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 (also SystemExit and the like: it is the function's failure)
             fault = tx.fault or (error if isinstance(error, StoreError) else None)
             # The store may have given up the whole transaction; then this raises, and the group is lost.
             await tx.rollback(savepoint)

@@ -6,6 +6,7 @@ import fcntl
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -38,7 +39,7 @@ def connect(path: Path | None, *, busy_timeout_ms: int = 0) -> apsw.Connection:
 def migrate(connection: apsw.Connection, migrations: Sequence[str], where: str) -> None:
     """Brings the schema to the newest version, in the transaction that is open. Raises `StoreError`."""
     connection.execute("CREATE TABLE IF NOT EXISTS _duly (schema_version INTEGER NOT NULL)")
-    rows = connection.execute("SELECT schema_version FROM _duly").fetchall()
+    rows: list[Any] = connection.execute("SELECT schema_version FROM _duly").fetchall()
     version = rows[0][0] if rows else 0
     pending = pending_migrations(version, migrations, where)
     for script in pending:

@@ -13,7 +13,7 @@ _UNUSABLE: dict[type[apsw.Error], str] = {
     apsw.NotADBError: "is not a duly database: it is no SQLite file; give another file name, or move it away",
     apsw.CorruptError: "is damaged; restore it from a backup (sqlite3's '.recover' may save what is readable)",
     apsw.ReadOnlyError: "is read-only; make the file and its folder writable for this user",
-    apsw.PermissionsError: "can't be opened for lack of permission; make the file and its folder writable for this user",
+    apsw.PermissionsError: "can't be opened: no permission; make the file and its folder writable for this user",
     apsw.AuthError: "can't be opened for lack of permission",
     apsw.CantOpenError: "can't be opened; check that its folder exists and is writable, and that it is a file",
 }

@@ -228,7 +228,7 @@ class SQLiteStore:
     async def _run_memory_read(self, request: _Request) -> None:
         try:
             request.outcome = await self._read_on(self._writer, request.body)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 (it is the caller's)
             request.fail(error)
         else:
             request.succeed()
