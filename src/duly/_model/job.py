@@ -6,9 +6,7 @@
 A job may also be created `canceled` (rule C2). The last three states are final.
 """
 
-from typing import Any, Literal, NamedTuple, TypedDict
-
-from typing_extensions import NotRequired
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 from duly._ground import values
 from duly._ground.ids import Id, creation_time_of

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from duly._model.event import Event
 
-__all__ = ["Looked", "UNKNOWN_FUNCTION"]
+__all__ = ["UNKNOWN_FUNCTION", "Looked"]
 
 UNKNOWN_FUNCTION = "no worker that looked at it has the function {path!r}; deploy code that has it, or cancel the job"
 
