@@ -138,8 +138,10 @@ class App:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._stop(self._drain)
-        await self._close()
+        try:
+            await self._stop(self._drain)
+        finally:
+            await self._close()
 
     def client(self) -> AbstractAsyncContextManager[Self]:
         """Opens the database to call functions and schedule; due functions are run by workers elsewhere.

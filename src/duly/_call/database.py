@@ -166,8 +166,10 @@ class DatabaseReader:
         self._scope = scope
         self.system = SystemReader(scope)
 
+    # An `Id` is a `str`, so mypy sees an overlap. It is meant: what is known only as a `str` yields a plain dict, and
+    # every document is one.
     @overload
-    async def get(self, id: Id[D], /) -> D | None: ...
+    async def get(self, id: Id[D], /) -> D | None: ...  # type: ignore[overload-overlap]
     @overload
     async def get(self, id: str, /) -> dict[str, Any] | None: ...
     async def get(self, id: Any, /) -> Any:

@@ -47,7 +47,7 @@ class Drive:
         self._error: DulyError | None = None
         self._turns = 0
         self._calls_seen = 0
-        self._handle: asyncio.Handle
+        self._handle: asyncio.Handle | None = None
 
     def __await__(self) -> Generator[Any, Any, Any]:
         try:
@@ -75,7 +75,8 @@ class Drive:
                 else:
                     resume = partial(self._coroutine.send, sent)
                 finally:
-                    self._handle.cancel()
+                    if self._handle is not None:
+                        self._handle.cancel()
                 try:
                     awaited = self._context.run(resume)
                 except StopIteration as stop:
@@ -90,6 +91,9 @@ class Drive:
                 timer.cancel()
 
     def _watch(self) -> None:
+        """A query has no deadline, holds nobody up, and may wait for what it likes."""
+        if self._scope.deadline is None:
+            return
         self._turns = 0
         self._calls_seen = self._scope.usage.calls
         self._handle = asyncio.get_running_loop().call_soon(self._turn)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from duly._call.context import ActionCtx, MutationCtx, QueryCtx, SyncActionCtx
 from duly._call.drive import Drive, inside
@@ -135,7 +135,7 @@ class Runner:
         A body that ignores being cancelled is left to itself after a second: its outcome counts no more.
         """
         clock = self.environment.clock
-        task = asyncio.get_running_loop().create_task(body, name=f"duly {function.path}")
+        task = asyncio.get_running_loop().create_task(_without_exit(body), name=f"duly {function.path}")
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def end(_: object = None) -> None:
@@ -148,7 +148,10 @@ class Runner:
         try:
             await ended
             if task.done():
-                return task.result()
+                result, left = task.result()
+                if left is not None:
+                    raise left
+                return cast("T", result)
         finally:
             timer.cancel()
             if not task.done():
@@ -211,6 +214,7 @@ class Runner:
             result = await (coroutine if nested else Drive(coroutine, scope, lambda where: self._waits(scope, where)))
         finally:
             scope.open = False
+        scope.check_alone()
         return function.signature.check_return(result, self.environment.registry.tags)
 
     def _waits(self, scope: Scope, where: str) -> MutationWaitError | None:
@@ -237,3 +241,11 @@ class Runner:
                     raise
             delay = _CONFLICT.delay_ms(conflicts, self.environment.entropy.uniform())
             await self.environment.clock.sleep(delay / 1_000)
+
+
+async def _without_exit(body: Coroutine[Any, Any, T]) -> tuple[T | None, SystemExit | None]:
+    """A task that ends with SystemExit takes the event loop, and so the worker, with it: hand it over instead."""
+    try:
+        return await body, None
+    except SystemExit as error:
+        return None, error

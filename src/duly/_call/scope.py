@@ -52,7 +52,19 @@ class CallChain:
 class Scope:
     """One run of a query or mutation within a transaction; nested runs have scopes of their own."""
 
-    __slots__ = ("_child", "chain", "deadline", "environment", "events", "now_ms", "open", "path", "tx", "usage")
+    __slots__ = (
+        "_child",
+        "_parent",
+        "chain",
+        "deadline",
+        "environment",
+        "events",
+        "now_ms",
+        "open",
+        "path",
+        "tx",
+        "usage",
+    )
 
     def __init__(
         self,
@@ -65,6 +77,7 @@ class Scope:
         deadline: float | None = None,
         usage: Usage | None = None,
         events: list[Event] | None = None,
+        parent: "Scope | None" = None,
     ) -> None:
         self.environment = environment
         self.tx = tx
@@ -75,21 +88,37 @@ class Scope:
         self.usage = usage if usage is not None else Usage()
         self.events = events if events is not None else []
         self.open = True
+        self._parent = parent
         self._child: asyncio.Lock | None = None
 
     async def enter(self) -> None:
         """Before every call on the database or the scheduler: is this run still the one that may?"""
         self.usage.calls += 1
-        if not self.open:
+        self._check_open()
+        self.check_time()
+        while self._child is not None and self._child.locked():
+            # A nested mutation is under way, and this call, made at the same time, is not part of it.
+            async with self._child:
+                pass
+            self._check_open()
+
+    def _is_open(self) -> bool:
+        """Whether the transaction is still this run's: neither it nor a run that it is nested in has ended."""
+        return self.open and (self._parent is None or self._parent._is_open())
+
+    def _check_open(self) -> None:
+        if not self._is_open():
             raise DulyError(
                 f"the ctx of {self.path!r} was used after the function had returned; await everything it starts, "
                 "and schedule what is to run later"
             )
-        self.check_time()
+
+    def check_alone(self) -> None:
+        """Once the function has returned: no mutation that it ran and did not await may be half done."""
         if self._child is not None and self._child.locked():
-            # A nested mutation is under way, and this call, made at the same time, is not part of it.
-            async with self._child:
-                pass
+            raise DulyError(
+                f"{self.path!r} returned while a mutation that it runs had not ended; await every ctx.run_mutation"
+            )
 
     def check_time(self) -> None:
         clock = self.environment.clock
@@ -117,6 +146,7 @@ class Scope:
             deadline=self.deadline,
             usage=self.usage,
             events=self.events,
+            parent=self,
         )
 
     @asynccontextmanager
@@ -129,13 +159,16 @@ class Scope:
         if self._child is None:
             self._child = asyncio.Lock()
         async with self._child:
+            self._check_open()  # it may have had to wait, and outlived the function
             before, events = self.usage.copy(), len(self.events)
             savepoint = await self.tx.savepoint()
             scope = self.child(path)
             try:
                 yield scope
+                self._check_open()
             except BaseException:
-                if self.tx.fault is None:
+                # Once the outer run has ended, the transaction is another's, and this one has been rolled back.
+                if self.tx.fault is None and self._is_open():
                     await self.tx.rollback(savepoint)
                 self.usage.undo(before)
                 del self.events[events:]

@@ -97,7 +97,7 @@ def _escape_dict(value: Mapping[Any, Any], where: str, depth: int, convert: Conv
             raise InvalidValueError(f"the key {_short(name)} begins with {name[0]!r}, which is reserved", where)
         if not name.isascii():
             _check_unicode(name, where)
-        escaped[str(name)] = _escape(item, f"{where}.{name}" if where else name, depth + 1, convert)
+        escaped[str.__str__(name)] = _escape(item, f"{where}.{name}" if where else name, depth + 1, convert)
     return escaped
 
 

@@ -1,11 +1,12 @@
 """What is recorded of a failure: the error's type, its message, and the user's part of the traceback (rule M2)."""
 
+import os
 import traceback
 from pathlib import Path
 
 __all__ = ["describe_failure"]
 
-_OURS = str(Path(__file__).parent.parent)
+_OURS = f"{Path(__file__).parent.parent}{os.sep}"
 _CHARACTERS_MAX = 16_384
 
 

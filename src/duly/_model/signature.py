@@ -82,31 +82,41 @@ class Signature:
     def dump(self, arguments: dict[str, Any]) -> str:
         """The stored form of validated arguments. Raises `ArgumentError` for what can't be stored."""
         try:
-            return values.encode(self._dump_values(arguments), to_jsonable_python)
-        except (InvalidValueError, LimitError) as error:
-            if isinstance(error, LimitError):
-                raise
+            dumped = self._dump_values(arguments)
+            try:
+                return values.encode(dumped, _plain)
+            except InvalidValueError:
+                return values.encode(_with_json_keys(dumped), _plain)
+        except InvalidValueError as error:
             raise ArgumentError(self.path, [str(error)]) from error
-        except PydanticSerializationError as error:
+        except (PydanticSerializationError, UnicodeDecodeError) as error:
             raise ArgumentError(self.path, [f"can't be stored as JSON: {error}"]) from error
 
     def _dump_values(self, arguments: dict[str, Any]) -> Any:
-        # In Python mode bytes and special floats stay what they are; they have escapes of our own.
-        dumped = self._arguments.dump_python(arguments, warnings="error")
+        # In Python mode bytes and special floats stay what they are; they have escapes of our own. Round trip: without
+        # computed fields, and so that what was parsed is parsed again.
+        dumped = self._arguments.dump_python(arguments, by_alias=False, round_trip=True, warnings="error")
         try:
             to_jsonable_python(dumped, bytes_mode="base64", inf_nan_mode="constants")
         except PydanticSerializationError:
             # A type with a serializer for JSON only.
-            return self._arguments.dump_python(arguments, mode="json")
+            return self._arguments.dump_python(arguments, mode="json", by_alias=False, round_trip=True)
         return dumped
 
     def load(self, text: str, tags: TagsByType) -> dict[str, Any]:
         """The arguments that `dump` stored, as the types that the code now annotates. Raises `ArgumentError`."""
         try:
+            # Fields were stored under their own names; aliases are for the world outside.
             if '{"$' in text:
-                return cast("dict[str, Any]", self._arguments.validate_python(values.decode(text), context=tags))
-            # The common case, and exact for strict types: pydantic knows that it reads JSON.
-            return cast("dict[str, Any]", self._arguments.validate_json(text, context=tags))
+                # Strict types would refuse a datetime that is a string: only JSON may hold it so, and this is decoded.
+                decoded = values.decode(text)
+                loaded = self._arguments.validate_python(
+                    decoded, context=tags, strict=False, by_alias=True, by_name=True
+                )
+            else:
+                # The common case, and exact for strict types: pydantic knows that it reads JSON.
+                loaded = self._arguments.validate_json(text, context=tags, by_alias=True, by_name=True)
+            return cast("dict[str, Any]", loaded)
         except ValidationError as error:
             raise ArgumentError(self.path, describe_problems(error)) from None
 
@@ -142,6 +152,21 @@ def adapter_of(name: str, fields: dict[str, Any], extra: Literal["forbid", "allo
         raise TypeError(
             f"the {name.partition(' ')[2]} of {name.partition(' ')[0]!r} can't be validated: {message}"
         ) from error
+
+
+def _plain(value: Any) -> Any:
+    """What to store for what is no value. A set item by item: each may need an escape of its own."""
+    return list(value) if isinstance(value, (set, frozenset)) else to_jsonable_python(value)
+
+
+def _with_json_keys(value: Any) -> Any:
+    """The same with the keys of dicts as pydantic writes them in JSON: `dict[int, str]` and the like."""
+    if isinstance(value, dict):
+        return {
+            name if isinstance(name, str) else next(iter(to_jsonable_python({name: None}))): _with_json_keys(item)
+            for name, item in value.items()
+        }
+    return [_with_json_keys(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def describe_problems(error: ValidationError) -> list[str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import partial
 
 from duly._call.registry import Function
 from duly._call.runner import Runner
@@ -46,6 +47,9 @@ class Actions:
         self._lease = lease
         self._concurrent_max = concurrent_max
         self._running: set[asyncio.Task[None]] = set()
+        self._running_ids: set[str] = set()
+        # Whether the last claim failed, and may have been committed all the same.
+        self._unsure = False
         self._freed: asyncio.Future[None] | None = None
 
     @property
@@ -62,15 +66,18 @@ class Actions:
         self._lease.hold()
         try:
             started, looked = await self._environment.store.transact(lambda tx: self._claim(tx, free))
-        finally:
-            self._release_lease_if_idle()
+        except BaseException:
+            self._unsure = True
+            raise
+        self._unsure = False
         for job, function, arguments in started:
-            self._lease.hold()
+            self._running_ids.add(job.id)
             task = asyncio.get_running_loop().create_task(
                 self._run(job, function, arguments), name=f"duly action {job.id}"
             )
             self._running.add(task)
-            task.add_done_callback(self._ended)
+            task.add_done_callback(partial(self._ended, job.id))
+        self._release_lease_if_idle()
         return looked
 
     def make_room(self) -> None:
@@ -78,15 +85,16 @@ class Actions:
         if self._freed is not None and not self._freed.done():
             self._freed.set_result(None)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, job_id: str, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
+        self._running_ids.discard(job_id)
         self._release_lease_if_idle()
         self.make_room()
         if not task.cancelled() and task.exception() is not None:
             _log.error("an action could not be recorded", exc_info=task.exception())
 
     def _release_lease_if_idle(self) -> None:
-        if not self._running:
+        if not self._running and not self._unsure:
             self._lease.rest()
 
     async def _wait_for_room(self) -> None:
@@ -98,27 +106,41 @@ class Actions:
         now = environment.clock.now_ms()
         events: list[Event] = []
         started: list[_Started] = []
+        if self._unsure:
+            # What a claim that seemed to fail has made ours after all: nobody has begun it, and nobody else may.
+            for job in await tx.jobs_in_progress(self._worker):
+                if job.id not in self._running_ids:
+                    function = environment.registry.resolve(job.name)
+                    arguments = await self._accept(tx, job, function, now, events)
+                    if arguments is not None:
+                        started.append((job, function, arguments))
         due = await due_for(tx, environment.registry, "action", now, free)
         for job, function in due:
-            try:
-                if function.kind == "query":
-                    raise NotSchedulableError(function.path, function.kind)
-                arguments = function.signature.load(job.args, environment.registry.tags)
-            except (NotSchedulableError, ArgumentError) as error:
-                detail = describe_failure(error)
-                await tx.settle_job(job.id, "pending", job.attempts, "failed", now, error=detail)
-                events.append(Event("failed", job.name, now, job.id, "action", detail=detail))
-                continue
-            if await tx.start_job(job.id, job.attempts, now, self._worker):
-                started.append((job, function, arguments))
+            arguments = await self._accept(tx, job, function, now, events)
+            if arguments is not None and await tx.start_job(job.id, job.attempts, now, self._worker):
+                started.append((job._replace(attempts=job.attempts + 1), function, arguments))
                 events.append(Event("started", job.name, now, job.id, "action", due_ms=job.due))
         more = len(due) == free
         next_due = None if more else await next_due_for(tx, environment.registry, "action")
         return started, Looked(more, next_due, events)
 
+    async def _accept(
+        self, tx: Transaction, job: Job, function: Function, now: float, events: list[Event]
+    ) -> dict[str, object] | None:
+        """The job's arguments; None if it can't run with the code deployed now: then it has failed (S3)."""
+        try:
+            if function.kind == "query":
+                raise NotSchedulableError(function.path, function.kind)
+            return function.signature.load(await tx.get_arguments(job), self._environment.registry.tags)
+        except (NotSchedulableError, ArgumentError) as error:
+            detail = describe_failure(error)
+            await tx.settle_job(job.id, job.state, job.attempts, "failed", now, error=detail)
+            events.append(Event("failed", job.name, now, job.id, "action", detail=detail))
+            return None
+
     async def _run(self, job: Job, function: Function, arguments: dict[str, object]) -> None:
         """Run, decide, record."""
-        started = self._environment.clock.now_ms()
+        began = self._environment.clock.now_ms()
         state: JobState = "success"
         error: str | None = None
         try:
@@ -130,14 +152,11 @@ class Actions:
                 stopping.uncancel()  # the outcome is still to be recorded
             else:
                 state, error = "failed", describe_failure(cancelled)
-        except BaseException as raised:
+        except BaseException as raised:  # noqa: BLE001 (also SystemExit and the like: it is the function's failure)
             state, error = "failed", describe_failure(raised)
-            if isinstance(raised, KeyboardInterrupt):
-                await self._record(job, state, started, error)
-                raise
-        await self._record(job, state, started, error)
+        await self._record(job, state, began, error)
 
-    async def _record(self, job: Job, state: JobState, started: float, error: str | None) -> None:
+    async def _record(self, job: Job, state: JobState, began: float, error: str | None) -> None:
         """Writes the outcome, and does not give up while the process lives (rule A2).
 
         Conditional on the attempt: one that was cancelled, or that others have settled because this worker seemed
@@ -149,7 +168,7 @@ class Actions:
             now = environment.clock.now_ms()
 
             async def body(tx: Transaction, now: float = now) -> bool:
-                return await tx.settle_job(job.id, "inProgress", job.attempts + 1, state, now, error=error)
+                return await tx.settle_job(job.id, "inProgress", job.attempts, state, now, error=error)
 
             try:
                 recorded = await environment.store.transact(body)
@@ -162,7 +181,7 @@ class Actions:
             await environment.clock.sleep(pause / 1_000)
         if recorded:
             kind: EventKind = "interrupted" if error == INTERRUPTED else "failed" if state == "failed" else "success"
-            environment.emit(Event(kind, job.name, now, job.id, "action", duration_ms=now - started, detail=error))
+            environment.emit(Event(kind, job.name, now, job.id, "action", duration_ms=now - began, detail=error))
         else:
             _log.info("%s was settled by others while it ran; its outcome (%s) is dropped", job.id, state)
 

@@ -34,8 +34,8 @@ async def due_for(
 
 async def _candidates(tx: Transaction, registry: Registry, kind: JobKind, now: float, limit: int) -> list[Job]:
     jobs = await tx.due_jobs(kind, now, limit)
-    for name, due in await tx.parked_names():
-        if due <= now and name in registry.functions and registry.functions[name].kind in ("query", kind):
+    for name, due in await _parked(tx, registry, kind):
+        if due <= now:
             jobs += await tx.parked_jobs(name, now, limit)
     jobs.sort(key=lambda job: (job.due, job.id))
     return jobs[:limit]
@@ -43,8 +43,17 @@ async def _candidates(tx: Transaction, registry: Registry, kind: JobKind, now: f
 
 async def next_due_for(tx: Transaction, registry: Registry, kind: JobKind) -> float | None:
     """When the next job that this worker could run comes due."""
-    times = [due for name, due in await tx.parked_names() if name in registry.functions]
+    times = [due for _, due in await _parked(tx, registry, kind)]
     next_due = await tx.next_due(kind)
     if next_due is not None:
         times.append(next_due)
     return min(times, default=None)
+
+
+async def _parked(tx: Transaction, registry: Registry, kind: JobKind) -> list[tuple[str, float]]:
+    """The functions with parked jobs that this worker does have, as this kind or as a query, which is to be failed."""
+    return [
+        (name, due)
+        for name, due in await tx.parked_names()
+        if name in registry.functions and registry.functions[name].kind in (kind, "query")
+    ]

@@ -70,16 +70,18 @@ class Executor:
 
     async def stop(self, drain_s: float) -> None:
         """Takes nothing new, waits for running actions, records every outcome, and gives the lease back last."""
-        for loop in self._loops:
-            loop.stop()
-        if self._actions is not None:
-            self._actions.make_room()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._actions is not None:
-            await self._actions.drain(drain_s)
         try:
+            for loop in self._loops:
+                loop.stop()
+            if self._actions is not None:
+                self._actions.make_room()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._actions is not None:
+                await self._actions.drain(drain_s)
             await self._environment.store.unregister_worker(self.worker)
         except StoreError as error:
             _log.warning("the worker could not sign off; others will notice that it is gone: %s", error)
-        if self._keeper is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self._keeper.close)
+        finally:
+            # The last thing to stop: until here others must see that this worker lives.
+            if self._keeper is not None:
+                self._keeper.close()

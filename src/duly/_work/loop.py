@@ -56,6 +56,12 @@ class Loop:
                     _log.warning("looking for due %ss failed, and goes on until it works: %s", self._topic, error)
                 await self._pause(OUTAGE.delay_ms(failures, self._environment.entropy.uniform()))
                 continue
+            except Exception:  # noqa: BLE001 (see below)
+                # A bug, ours or a library's. A worker that seems alive and takes nothing would be worse than noise.
+                failures += 1
+                _log.exception("looking for due %ss failed, and goes on", self._topic)
+                await self._pause(OUTAGE.delay_ms(failures, self._environment.entropy.uniform()))
+                continue
             if failures:
                 _log.info("looking for due %ss works again", self._topic)
             failures = 0

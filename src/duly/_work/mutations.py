@@ -1,5 +1,7 @@
 """Running scheduled mutations: effects and `success` are one commit (rules M1 to M3)."""
 
+import asyncio
+
 from duly._call.registry import Function
 from duly._call.runner import Runner
 from duly._call.scope import CallChain, Environment
@@ -27,24 +29,23 @@ class Mutations:
         self._runner = runner
         # 1 after a group was lost: the next jobs run alone, so that one that the store can't take spoils no other.
         self._group_max = _GROUP_MAX
-        self._alone: Job | None = None
 
     async def look(self) -> Looked:
         """One group of due mutations."""
+        begun: list[Job] = []
         try:
-            looked = await self._environment.store.transact(self._run_group)
+            looked = await self._environment.store.transact(lambda tx: self._run_group(tx, begun))
         except StoreError as error:
             if self._group_max > 1:
                 self._group_max = 1
                 return Looked(True, None, [])
-            job, self._alone = self._alone, None
-            if job is None:
+            if not begun:
                 raise
-            return await self._postpone_alone(job, error)
+            return await self._postpone_alone(begun[-1], error)
         self._group_max = _GROUP_MAX
         return looked
 
-    async def _run_group(self, tx: Transaction) -> Looked:
+    async def _run_group(self, tx: Transaction, begun: list[Job]) -> Looked:
         environment = self._environment
         clock = environment.clock
         limit = self._group_max
@@ -53,8 +54,7 @@ class Mutations:
         due = await due_for(tx, environment.registry, "mutation", clock.now_ms(), limit)
         ran = 0
         for job, function in due:
-            if limit == 1:
-                self._alone = job
+            begun.append(job)
             events += await self._run(tx, job, function)
             ran += 1
             if clock.monotonic() - started > _GROUP_S:
@@ -85,7 +85,7 @@ class Mutations:
     async def _run_to_success(self, tx: Transaction, job: Job, function: Function, started: float) -> list[Event]:
         if function.kind == "query":
             raise NotSchedulableError(function.path, function.kind)
-        arguments = function.signature.load(job.args, self._environment.registry.tags)
+        arguments = function.signature.load(await tx.get_arguments(job), self._environment.registry.tags)
         chain = CallChain(Id(job.id))
         _, events = await self._runner.mutate(tx, chain, function, arguments)
         if tx.fault is not None:
@@ -116,3 +116,8 @@ class Mutations:
             return await self._postpone(tx, job, error)
 
         return Looked(True, None, await self._environment.store.transact(body))
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

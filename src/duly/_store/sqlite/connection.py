@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,6 @@ __all__ = ["WriteLock", "connect", "migrate", "patiently"]
 _PATIENCE_S = 60.0
 _PAUSE_S = 0.01
 
-apsw.config(apsw.SQLITE_CONFIG_LOG, None)  # SQLite's own complaints reach the user as errors, not on stderr
-
 
 def connect(path: Path | None, *, busy_timeout_ms: int = 0) -> apsw.Connection:
     """A connection as duly wants it. Raises `StoreError`."""
@@ -31,7 +30,7 @@ def connect(path: Path | None, *, busy_timeout_ms: int = 0) -> apsw.Connection:
     with translated(where):
         connection = apsw.Connection(str(path) if path else ":memory:", statementcachesize=256)
         connection.set_busy_timeout(busy_timeout_ms)
-        for pragma in ("synchronous=FULL", "temp_store=MEMORY", "cache_size=-65536", "foreign_keys=ON"):
+        for pragma in ("synchronous=FULL", "temp_store=MEMORY", "cache_size=-65536"):
             connection.execute(f"PRAGMA {pragma}")
         return connection
 
@@ -74,10 +73,10 @@ class WriteLock:
             return False
         return True
 
-    async def acquire(self) -> None:
+    async def acquire(self, thread: Executor) -> None:
         if not self.try_acquire():
             # Held by another process, for some milliseconds as a rule. A thread waits, so that this loop does not.
-            await asyncio.get_running_loop().run_in_executor(None, fcntl.flock, self._file, fcntl.LOCK_EX)
+            await asyncio.get_running_loop().run_in_executor(thread, fcntl.flock, self._file, fcntl.LOCK_EX)
 
     def release(self) -> None:
         fcntl.flock(self._file, fcntl.LOCK_UN)

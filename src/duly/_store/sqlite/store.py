@@ -7,6 +7,7 @@ are released after it. So hundreds of transactions share what is dear, and none 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -82,6 +83,9 @@ class SQLiteStore:
         # Owned by the lane from open() to close(): the only connection that writes, and what waits for it.
         self._writer: apsw.Connection
         self._lock: WriteLock | None = None
+        # For what may block: waiting for another process, and a commit on a slow disk. Its own, so that functions which
+        # fill the loop's default pool hold nobody up; started only when it is needed.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="duly store")
         self._requests: deque[_Request] = deque()
         self._memory_reads: deque[_Request] = deque()
         self._lane: asyncio.Task[None] | None = None
@@ -128,7 +132,7 @@ class SQLiteStore:
 
     async def _prepare(self) -> None:
         if self._lock is not None:
-            await self._lock.acquire()
+            await self._lock.acquire(self._thread)
         try:
             if self._path is not None:
                 await patiently(self._writer, "PRAGMA journal_mode=WAL", self._clock, self._shared.where)
@@ -165,6 +169,7 @@ class SQLiteStore:
         for connection in (*self._readers, self._writer):
             connection.close()
         self._readers.clear()
+        self._thread.shutdown(wait=False)
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -201,7 +206,7 @@ class SQLiteStore:
         return await self._enqueue(self._requests, body)
 
     async def _enqueue(self, queue: deque[_Request], body: Callable[[Transaction], Awaitable[T]]) -> T:
-        if self._lane is None or self._closing:
+        if self._lane is None or self._lane.done() or self._closing:
             raise AppNotOpenError
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         queue.append(_Request(body, future))
@@ -255,13 +260,14 @@ class SQLiteStore:
             if isinstance(error, asyncio.CancelledError):
                 raise  # the loop is being shut down
         else:
+            self._shared.tables.update(tx.new_tables)
             self._tell(tx.made_work)
             for request in group:
                 request.succeed()
 
     async def _begin(self) -> None:
         if self._lock is not None:
-            await self._lock.acquire()
+            await self._lock.acquire(self._thread)
         try:
             await patiently(self._writer, "BEGIN IMMEDIATE", self._clock, self._shared.where)
             if self._path is not None:
@@ -331,7 +337,7 @@ class SQLiteStore:
         with translated(self._shared.where):
             if self._commit_s > _SLOW_COMMIT_S and self._path is not None:
                 # A slow disk: the loop serves others meanwhile. Not worth a thread's hop otherwise.
-                await asyncio.get_running_loop().run_in_executor(None, self._writer.execute, "COMMIT")
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._writer.execute, "COMMIT")
             else:
                 self._writer.execute("COMMIT")
         self._commit_s += (self._clock.monotonic() - started - self._commit_s) / 8

@@ -36,7 +36,9 @@ class SQLiteTransaction:
         self._writable = writable
         self._depth = 0
         self._fault: StoreError | None = None
+        # For the store, once this is committed.
         self.made_work: dict[Topic, float | None] = {}
+        self.new_tables: dict[str, str] = {}
 
     @property
     def fault(self) -> StoreError | None:
@@ -105,12 +107,16 @@ class SQLiteTransaction:
         return cast("int", rows[0][0])
 
     async def stored_indexes(self, tag: str) -> Sequence[StoredIndex]:
-        if self._shared.indexes is None:
-            self._shared.indexes = {}
+        indexes = self._shared.indexes
+        if indexes is None:
+            indexes = {}
             for number, index_tag, name, fields in self._execute("indexes_list", ()):
                 stored = StoredIndex(number, Index(name, tuple(json.loads(fields))))
-                self._shared.indexes.setdefault(index_tag, []).append(stored)
-        return self._shared.indexes.get(tag, ())
+                indexes.setdefault(index_tag, []).append(stored)
+            if self._writable:
+                # A reader's snapshot may be older than an index that the writer has to keep up.
+                self._shared.indexes = indexes
+        return indexes.get(tag, ())
 
     async def create_index(self, tag: str, index: Index) -> StoredIndex:
         assert self._writable
@@ -119,23 +125,20 @@ class SQLiteTransaction:
         return StoredIndex(rows[0][0], index)
 
     async def remember_table(self, tag: str, name: str) -> None:
-        if tag not in self._shared.tables:
+        if tag not in self._shared.tables and tag not in self.new_tables:
             self._change("tables_insert", (tag, name))
             stored = await self.table_name(tag)
             if stored != name:
                 raise StoreError(
                     f"the names {stored!r} and {name!r} make the same id tag {tag!r}; rename the table {name!r}"
                 )
+            self.new_tables[tag] = name
 
     async def table_name(self, tag: str) -> str | None:
-        if tag not in self._shared.tables:
-            rows = self._execute("tables_get", (tag,))
-            if not rows:
-                return None
-            if self._writable:
-                return cast("str", rows[0][0])  # perhaps not committed yet, so not to be remembered
-            self._shared.tables[tag] = rows[0][0]
-        return self._shared.tables[tag]
+        if tag in self._shared.tables:
+            return self._shared.tables[tag]
+        rows = self._execute("tables_get", (tag,))
+        return cast("str", rows[0][0]) if rows else None
 
     # Jobs.
 
@@ -168,6 +171,9 @@ class SQLiteTransaction:
 
     async def due_jobs(self, kind: JobKind, now: float, limit: int) -> list[Job]:
         return [Job._make(row) for row in self._execute("jobs_due", (kind, now, limit))]
+
+    async def get_arguments(self, job: Job) -> str:
+        return job.args or cast("str", self._execute("job_arguments_get", (job.id,))[0][0])
 
     async def parked_names(self) -> list[tuple[str, float]]:
         return self._execute("parked_names", ())
@@ -223,15 +229,17 @@ class SQLiteTransaction:
             if left > 0:
                 look_again = min(look_again or now + left * 1_000, now + left * 1_000)
                 continue
-            for row in self._execute("jobs_of_worker", (owner,)):
-                job = Job._make(row)
-                if await self.settle_job(job.id, "inProgress", job.attempts, "failed", now, error=error):
-                    rescued.append(job)
+            for job in await self.jobs_in_progress(owner):
+                settled = await self.settle_job(job.id, "inProgress", job.attempts, "failed", now, error=error)
+                rescued += [job] if settled else []
         for registered, _ in self._execute("workers_list", ()):
             if registered != worker and not self._shared.is_held(registered):
                 self._change("worker_delete", (registered,))
                 self._shared.forget_worker(registered)
         return Rescued(rescued, look_again)
+
+    async def jobs_in_progress(self, worker: str) -> list[Job]:
+        return [Job._make(row) for row in self._execute("jobs_of_worker", (worker,))]
 
     async def prune_jobs(self, completed_before: float, limit: int) -> int:
         assert self._writable
@@ -266,7 +274,7 @@ class SQLiteTransaction:
         self.end_nested(savepoint)
 
     async def rollback(self, savepoint: Savepoint) -> None:
-        assert savepoint == self._depth, "savepoints end in the reverse order"
+        assert savepoint <= self._depth, "savepoints end in the reverse order"
         self.undo_to(savepoint)
 
     def begin_nested(self) -> Savepoint:
@@ -284,7 +292,9 @@ class SQLiteTransaction:
         self._control(f"ROLLBACK TO s{savepoint}")
         self._control(f"RELEASE s{savepoint}")
         self._depth = savepoint - 1
-        self._shared.indexes = None  # one of them may have been made since
+        # What was remembered since may be undone with it.
+        self._shared.indexes = None
+        self.new_tables.clear()
 
     def _control(self, statement: str) -> None:
         try:
