@@ -7,6 +7,7 @@ mutation waits for it.
 """
 
 import asyncio
+import contextlib
 import contextvars
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
@@ -51,7 +52,7 @@ class Drive:
 
     def __await__(self) -> Generator[Any, Any, Any]:
         try:
-            awaited = self._context.run(self._coroutine.send, None)
+            awaited = self._step(partial(self._coroutine.send, None))
         except StopIteration as stop:
             return stop.value
         return (yield from self._suspended(awaited))
@@ -70,6 +71,9 @@ class Drive:
                 self._watch()
                 try:
                     sent = yield awaited
+                except GeneratorExit:
+                    self._coroutine.close()  # the event loop is gone
+                    raise
                 except BaseException as error:  # noqa: BLE001 (whatever it is, it is the handler's)
                     resume: Callable[[], Any] = partial(self._coroutine.throw, self._take_error(error))
                 else:
@@ -78,17 +82,26 @@ class Drive:
                     if self._handle is not None:
                         self._handle.cancel()
                 try:
-                    awaited = self._context.run(resume)
+                    awaited = self._step(resume)
                 except StopIteration as stop:
                     if self._error is not None:
                         raise self._error from None  # it swallowed the interruption
                     return stop.value
                 if self._error is not None:
-                    self._coroutine.close()  # it swallowed the interruption, and waits again
+                    # It swallowed the interruption, and waits again. It may swallow its end as well.
+                    with contextlib.suppress(RuntimeError):
+                        self._coroutine.close()
                     raise self._error
         finally:
             if timer is not None:
                 timer.cancel()
+
+    def _step(self, resume: Callable[[], Any]) -> Any:
+        try:
+            return self._context.run(resume)
+        except GeneratorExit as error:
+            # Of the handler's own making. Further out it would be taken for the end of the event loop.
+            raise RuntimeError(f"{self._scope.path!r} raised GeneratorExit") from error
 
     def _watch(self) -> None:
         """A query has no deadline, holds nobody up, and may wait for what it likes."""

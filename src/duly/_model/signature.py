@@ -12,7 +12,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from duly._ground import values
 from duly._model.typed_dicts import teach_typed_dicts
-from duly.errors import ArgumentError, InvalidValueError, LimitError, ReturnValueError
+from duly.errors import ArgumentError, InvalidValueError, ReturnValueError
 
 __all__ = ["Signature", "adapter_of", "describe_problems"]
 

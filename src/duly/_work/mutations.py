@@ -73,6 +73,8 @@ class Mutations:
         except (ConflictError, KeyboardInterrupt, GeneratorExit):
             raise  # not this job's: the group is tried again
         except BaseException as error:  # noqa: BLE001 (also SystemExit and the like: it is the function's failure)
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise  # the event loop is being shut down: the job stays pending (rule M3)
             fault = tx.fault or (error if isinstance(error, StoreError) else None)
             # The store may have given up the whole transaction; then this raises, and the group is lost.
             await tx.rollback(savepoint)

@@ -218,6 +218,14 @@ class SQLiteStore:
             self._idle.set_result(None)
 
     async def _run_lane(self) -> None:
+        try:
+            await self._serve()
+        finally:
+            # Nothing is left as a rule. If the event loop is being shut down, nobody may wait for ever.
+            for request in (*self._requests, *self._memory_reads):
+                request.fail(AppNotOpenError())
+
+    async def _serve(self) -> None:
         while True:
             while self._memory_reads:
                 await self._run_memory_read(self._memory_reads.popleft())
@@ -329,6 +337,8 @@ class SQLiteStore:
             tx.undo_to(savepoint)
             tx.made_work = made_work
             request.fail(error)
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise  # the event loop is being shut down
             return False
         return True
 
@@ -435,6 +445,11 @@ class SQLiteStore:
             self._requests.append(_Request(_nothing, future))
             self._wake_lane()
         self._signal.notify(topic)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _nothing(_: Any) -> None: ...
