@@ -2,6 +2,12 @@
 
 All derive from `DulyError`. The facts are fields, and the message says what to do next. A wrong Python type is a
 `TypeError`, as everywhere in Python; no database driver's error ever crosses the store's border.
+
+Example:
+    try:
+        await app.scheduler.cancel(job_id)
+    except duly.errors.AlreadyFinishedError as error:
+        print("too late:", error.state)
 """
 
 from collections.abc import Sequence
@@ -34,7 +40,14 @@ __all__ = [
 
 
 class DulyError(Exception):
-    """The base of every error that duly raises."""
+    """The base of every error that duly raises.
+
+    Example:
+        try:
+            order_id = await app.mutation(create_order, items=["tea"])
+        except duly.DulyError as error:
+            print(f"no order: {error}")
+    """
 
 
 class AppError(DulyError):
@@ -57,7 +70,14 @@ class AppError(DulyError):
 
 
 class AppNotOpenError(DulyError):
-    """The app was called before it was opened, or after it was closed."""
+    """The app was called before it was opened, or after it was closed.
+
+    Example:
+        try:
+            await duly.App("shop").query(get_order, order_id=order_id)
+        except duly.errors.AppNotOpenError as error:
+            print(error)
+    """
 
     def __init__(self) -> None:
         super().__init__("the app is not open; call it inside 'async with app:' or 'async with app.client():'")
@@ -67,7 +87,14 @@ class AppNotOpenError(DulyError):
 
 
 class FunctionNotFoundError(DulyError):
-    """No function of the app has this path. `nearest` lists the paths that look most like it."""
+    """No function of the app has this path. `nearest` lists the paths that look most like it.
+
+    Example:
+        try:
+            await app.query("shop:get_ordr", order_id=order_id)
+        except duly.errors.FunctionNotFoundError as error:
+            print(error.path, "is not", error.nearest)
+    """
 
     def __init__(self, path: str, nearest: Sequence[str] = (), hint: str | None = None) -> None:
         self.path = path
@@ -80,7 +107,14 @@ class FunctionNotFoundError(DulyError):
 
 
 class FunctionKindError(DulyError, TypeError):
-    """A function was called as another kind than it is: a mutation as a query, say."""
+    """A function was called as another kind than it is: a mutation as a query, say.
+
+    Example:
+        try:
+            await app.mutation("shop:get_order", order_id=order_id)
+        except duly.errors.FunctionKindError as error:
+            print(error.path, "is a", error.kind)
+    """
 
     def __init__(self, path: str, kind: str, message: str) -> None:
         self.path = path
@@ -89,7 +123,14 @@ class FunctionKindError(DulyError, TypeError):
 
 
 class NotSchedulableError(DulyError):
-    """The function can't be scheduled because it is a query (rule S3)."""
+    """The function can't be scheduled because it is a query (rule S3).
+
+    Example:
+        try:
+            await app.scheduler.run_after(0, get_order, order_id=order_id)
+        except duly.errors.NotSchedulableError as error:
+            print(error.path, "is a", error.kind)
+    """
 
     def __init__(self, path: str, kind: str) -> None:
         self.path = path
@@ -107,13 +148,27 @@ class _ProblemsError(DulyError):
 
 
 class ArgumentError(_ProblemsError):
-    """Arguments that don't fit the function's annotations. `problems` holds one line for each, field first."""
+    """Arguments that don't fit the function's annotations. `problems` holds one line for each, field first.
+
+    Example:
+        try:
+            await app.mutation("shop:create_order", items="tea")
+        except duly.errors.ArgumentError as error:
+            print(error.problems)
+    """
 
     _what = "the arguments"
 
 
 class ReturnValueError(_ProblemsError):
-    """A function returned what its annotation does not allow. `problems` holds one line for each."""
+    """A function returned what its annotation does not allow. `problems` holds one line for each.
+
+    Example:
+        try:
+            await app.query(broken_count)
+        except duly.errors.ReturnValueError as error:
+            print(error.problems)
+    """
 
     _what = "the return value"
 
@@ -122,6 +177,12 @@ class MutationWaitError(DulyError):
     """A mutation waited for something other than its own database calls (rule T3).
 
     `where` is the line that waits, as `file:line`. Outside `duly dev` and `duly.testing` this is only a warning.
+
+    Example:
+        try:
+            await app.mutation(create_order, items=["tea"])
+        except duly.errors.MutationWaitError as error:
+            print(error.where)
     """
 
     def __init__(self, path: str, where: str, message: str | None = None) -> None:
@@ -138,11 +199,25 @@ class MutationWaitError(DulyError):
 
 
 class InvalidTimeError(DulyError, ValueError):
-    """A delay or a point in time that can't be scheduled for (rules S1 and S2)."""
+    """A delay or a point in time that can't be scheduled for (rules S1 and S2).
+
+    Example:
+        try:
+            await app.scheduler.run_after(-1, archive_order, order_id=order_id)
+        except duly.errors.InvalidTimeError as error:
+            print(error)
+    """
 
 
 class AlreadyFinishedError(DulyError):
-    """The scheduled function can't be cancelled any more (rules C3 and C4). `state` is its state's kind."""
+    """The scheduled function can't be cancelled any more (rules C3 and C4). `state` is its state's kind.
+
+    Example:
+        try:
+            await app.scheduler.cancel(finished_id)
+        except duly.errors.AlreadyFinishedError as error:
+            print(error.id, "is", error.state)
+    """
 
     def __init__(self, id: str, state: str, message: str | None = None) -> None:
         self.id = id
@@ -155,7 +230,14 @@ class AlreadyFinishedError(DulyError):
 
 
 class ScheduledFunctionNotFoundError(DulyError):
-    """There is no such scheduled function: there never was, or it was deleted after its retention time."""
+    """There is no such scheduled function: there never was, or it was deleted after its retention time.
+
+    Example:
+        try:
+            await app.scheduler.cancel(deleted_id)
+        except duly.errors.ScheduledFunctionNotFoundError as error:
+            print(error.id)
+    """
 
     def __init__(self, id: str) -> None:
         self.id = id
@@ -166,7 +248,14 @@ class ScheduledFunctionNotFoundError(DulyError):
 
 
 class LimitError(DulyError):
-    """A limit was exceeded (rules S9, T3, T4). `limit` names it; `actual` and `maximum` are in the unit it names."""
+    """A limit was exceeded (rules S9, T3, T4). `limit` names it; `actual` and `maximum` are in the unit it names.
+
+    Example:
+        try:
+            await app.mutation(create_order, items=["tea" * 1_000_000])
+        except duly.errors.LimitError as error:
+            print(error.limit, error.actual, error.maximum)
+    """
 
     def __init__(self, limit: str, actual: float, maximum: float, hint: str = "") -> None:
         self.limit = limit
@@ -179,7 +268,14 @@ class LimitError(DulyError):
 
 
 class InvalidIdError(DulyError):
-    """Not an id at all, or the id of another table than the one asked for."""
+    """Not an id at all, or the id of another table than the one asked for.
+
+    Example:
+        try:
+            await app.scheduler.cancel("my job")
+        except duly.errors.InvalidIdError as error:
+            print(error.id)
+    """
 
     def __init__(self, id: object, reason: str) -> None:
         self.id = id
@@ -187,7 +283,14 @@ class InvalidIdError(DulyError):
 
 
 class DocumentNotFoundError(DulyError):
-    """There is no document with this id to change."""
+    """There is no document with this id to change.
+
+    Example:
+        try:
+            await app.mutation(archive_order, order_id=deleted_order_id)
+        except duly.errors.DocumentNotFoundError as error:
+            print(error.id)
+    """
 
     def __init__(self, id: str) -> None:
         self.id = id
@@ -195,7 +298,14 @@ class DocumentNotFoundError(DulyError):
 
 
 class InvalidValueError(DulyError):
-    """A value that can't be stored. `where` is the way to it, such as `items[0].price`."""
+    """A value that can't be stored. `where` is the way to it, such as `items[0].price`.
+
+    Example:
+        try:
+            await ctx.db.insert("notes", {"text": "tea", "tags": {"green"}, "$odd": 1})
+        except duly.errors.InvalidValueError as error:
+            print(error.where, error)
+    """
 
     def __init__(self, message: str, where: str = "") -> None:
         self.where = where
@@ -203,11 +313,25 @@ class InvalidValueError(DulyError):
 
 
 class SchemaError(DulyError):
-    """A document that does not fit its table's type, or a table or index that is declared wrongly."""
+    """A document that does not fit its table's type, or a table or index that is declared wrongly.
+
+    Example:
+        try:
+            await ctx.db.insert("orders", {"items": "tea"})
+        except duly.errors.SchemaError as error:
+            print(error)
+    """
 
 
 class IndexNotFoundError(DulyError):
-    """The table has no such index. `indexes` are the names it has."""
+    """The table has no such index. `indexes` are the names it has.
+
+    Example:
+        try:
+            await ctx.db.query(orders).with_index("by_color", color="red").collect()
+        except duly.errors.IndexNotFoundError as error:
+            print(error.table, error.index, error.indexes)
+    """
 
     def __init__(self, table: str, index: str, indexes: Sequence[str]) -> None:
         self.table = table
@@ -218,7 +342,14 @@ class IndexNotFoundError(DulyError):
 
 
 class NotUniqueError(DulyError):
-    """`unique()` found more than one document."""
+    """`unique()` found more than one document.
+
+    Example:
+        try:
+            await ctx.db.query(orders).unique()
+        except duly.errors.NotUniqueError as error:
+            print(error)
+    """
 
     def __init__(self, table: str) -> None:
         self.table = table
@@ -229,12 +360,34 @@ class NotUniqueError(DulyError):
 
 
 class ConflictError(DulyError):
-    """A transaction lost against others every time it was retried (rule T1). Trying again later may work."""
+    """A transaction lost against others every time it was retried (rule T1). Trying again later may work.
+
+    Example:
+        try:
+            await app.mutation(create_order, items=["tea"])
+        except duly.errors.ConflictError:
+            print("again later")
+    """
 
 
 class StoreError(DulyError):
-    """The store can't be used: not a database, of a newer version, read-only, damaged. Retrying does not help."""
+    """The store can't be used: not a database, of a newer version, read-only, damaged. Retrying does not help.
+
+    Example:
+        try:
+            async with duly.App("shop", database="sqlite:///no_such_folder/shop.db"):
+                pass
+        except duly.errors.StoreError as error:
+            print(error)
+    """
 
 
 class StoreUnavailableError(StoreError):
-    """The store can't be used at the moment: its disk is full, or another program holds it. Retrying may help."""
+    """The store can't be used at the moment: its disk is full, or another program holds it. Retrying may help.
+
+    Example:
+        try:
+            await app.mutation(create_order, items=["tea"])
+        except duly.errors.StoreUnavailableError:
+            print("again later")
+    """

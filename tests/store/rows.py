@@ -23,7 +23,7 @@ def new_id(table: str = "notes") -> Id[Any]:
     return _ids.make(table_tag(table))
 
 
-def new_job(name: str = "orders:archive", kind: JobKind = "mutation", due: float = NOW, **changes: Any) -> Job:
+def new_job(name: str = "orders:archive", kind: JobKind = "mutation", due: float | None = NOW, **changes: Any) -> Job:
     """A pending job, due now."""
     job = Job(
         id=new_id(SYSTEM_TABLE),
@@ -31,7 +31,7 @@ def new_job(name: str = "orders:archive", kind: JobKind = "mutation", due: float
         kind=kind,
         state="pending",
         due=due,
-        scheduled_time=due,
+        scheduled_time=NOW if due is None else due,
         started_time=None,
         completed_time=None,
         attempts=0,

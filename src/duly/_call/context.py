@@ -253,7 +253,11 @@ class SyncActionCtx(_Ctx):
     @overload
     def run_query(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
     def run_query(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """As `ActionCtx.run_query`, blocking."""
+        """As `ActionCtx.run_query`, blocking.
+
+        Example:
+            order = ctx.run_query(get_order, order_id=order_id)
+        """
         return self._block(self._ctx.run_query(function, *args, **kwargs))
 
     @overload
@@ -261,7 +265,11 @@ class SyncActionCtx(_Ctx):
     @overload
     def run_mutation(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
     def run_mutation(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """As `ActionCtx.run_mutation`, blocking."""
+        """As `ActionCtx.run_mutation`, blocking.
+
+        Example:
+            ctx.run_mutation(archive_order, order_id=order_id)
+        """
         return self._block(self._ctx.run_mutation(function, *args, **kwargs))
 
     @overload
@@ -269,7 +277,11 @@ class SyncActionCtx(_Ctx):
     @overload
     def run_action(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
     def run_action(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """As `ActionCtx.run_action`, blocking."""
+        """As `ActionCtx.run_action`, blocking.
+
+        Example:
+            ctx.run_action(send_confirmation, order_id=order_id)
+        """
         return self._block(self._ctx.run_action(function, *args, **kwargs))
 
     @property
@@ -289,5 +301,9 @@ class SyncAuth:
         self._identity = identity
 
     def identity(self) -> Mapping[str, Any] | None:
-        """As `Auth.identity`."""
+        """As `Auth.identity`.
+
+        Example:
+            who = ctx.auth.identity()
+        """
         return self._identity

@@ -1,8 +1,8 @@
 """`ctx.db`: reading and writing documents within a scope."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, TypeVar, cast, overload
+from typing import Any, Never, TypeVar, cast, overload
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
@@ -21,6 +21,10 @@ from duly.errors import DocumentNotFoundError, InvalidIdError, InvalidValueError
 __all__ = ["UNSET", "DatabaseReader", "DatabaseWriter", "SystemReader", "Unset", "created_at", "id_of"]
 
 D = TypeVar("D")
+
+# Nothing is one, and nobody passes one. Beside it in a union, mypy takes `D` from the table or the id first and then
+# checks the document against it; without it mypy can't see that a dict display is meant to be that TypedDict.
+_Never = Callable[[D], Never]
 
 
 class Unset:
@@ -224,7 +228,7 @@ class DatabaseWriter(DatabaseReader):
     """
 
     @overload
-    async def insert(self, table: Table[D], document: D, /) -> Id[D]: ...
+    async def insert(self, table: Table[D], document: "D | _Never[D]", /) -> Id[D]: ...
     @overload
     async def insert(self, table: str, document: Mapping[str, Any], /) -> Id[dict[str, Any]]: ...
     async def insert(self, table: Any, document: Any, /) -> Id[Any]:
@@ -279,7 +283,7 @@ class DatabaseWriter(DatabaseReader):
         merged = {name: value for name, value in merged.items() if value is not UNSET}
         await self._write(table, id, before, merged)
 
-    async def replace(self, id: Id[D], document: D, /) -> None:
+    async def replace(self, id: Id[D], document: "D | _Never[D]", /) -> None:
         """Changes a document as a whole.
 
         Raises:

@@ -15,5 +15,5 @@ api = LazyReference("api")
 """As `internal`, for functions that are public.
 
 Example:
-    await ctx.run_query(duly.api.orders.open_orders)
+    await ctx.run_query(duly.api.reports.open_orders)
 """

@@ -254,7 +254,11 @@ class SyncScheduler:
     def run_after(
         self, delay_ms: float | timedelta, function: Any, /, *args: Any, **kwargs: Any
     ) -> Id[ScheduledFunction]:
-        """As `Scheduler.run_after`, blocking."""
+        """As `Scheduler.run_after`, blocking.
+
+        Example:
+            ctx.scheduler.run_after(0, send_confirmation, order_id=order_id)
+        """
         result: Id[ScheduledFunction] = self._block(self._scheduler.run_after(delay_ms, function, *args, **kwargs))
         return result
 
@@ -267,12 +271,20 @@ class SyncScheduler:
         self, timestamp: float | datetime, function: str, /, *args: Any, **kwargs: Any
     ) -> Id[ScheduledFunction]: ...
     def run_at(self, timestamp: float | datetime, function: Any, /, *args: Any, **kwargs: Any) -> Id[ScheduledFunction]:
-        """As `Scheduler.run_at`, blocking."""
+        """As `Scheduler.run_at`, blocking.
+
+        Example:
+            ctx.scheduler.run_at(ctx.now + timedelta(days=7), archive_order, order_id=order_id)
+        """
         result: Id[ScheduledFunction] = self._block(self._scheduler.run_at(timestamp, function, *args, **kwargs))
         return result
 
     def cancel(self, id: Id[ScheduledFunction] | str, /, *, missing_ok: bool = False) -> None:
-        """As `Scheduler.cancel`, blocking."""
+        """As `Scheduler.cancel`, blocking.
+
+        Example:
+            ctx.scheduler.cancel(job_id, missing_ok=True)
+        """
         self._block(self._scheduler.cancel(id, missing_ok=missing_ok))
 
 

@@ -55,7 +55,9 @@ class Id(str, Generic[DocumentT_co]):
     or of another table than the type belongs to, is an `ArgumentError`.
 
     Example:
-        async def archive_order(ctx: duly.MutationCtx, order_id: duly.Id[Order]) -> None: ...
+        @duly.mutation
+        async def archive_order(ctx: duly.MutationCtx, order_id: duly.Id[Order]) -> None:
+            await ctx.db.patch(order_id, {"status": "archived"})
     """
 
     __slots__ = ()

@@ -42,7 +42,8 @@ def encode(value: Any, convert: Convert | None = None) -> str:
 
     Args:
         value: What to write.
-        convert: Called with what is no value, such as a datetime; returns what to write in its place.
+        convert: Called with what is no value, such as a datetime; returns what to write in its place, or raises
+            `ValueError`.
 
     Raises:
         InvalidValueError: It holds what is no value, and says where.
@@ -111,7 +112,15 @@ def _escape_subclass(value: Any, where: str, depth: int, convert: Convert | None
     if type(value) is Id:
         return str(value)
     if convert is not None:
-        converted = convert(value)
+        # Ours to convert, so that what is within stays exact.
+        if isinstance(value, dict):
+            return _escape_dict(value, where, depth, convert)
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return _escape(list(value), where, depth, convert)
+        try:
+            converted = convert(value)
+        except ValueError as error:  # pydantic's errors are, and those of decoding
+            raise InvalidValueError(f"a {type(value).__name__} can't be stored: {error}", where) from error
         if type(converted) is not type(value):
             return _escape(converted, where, depth, convert)
     raise InvalidValueError(

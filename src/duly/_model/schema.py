@@ -97,7 +97,12 @@ class Table(Generic[DocumentT]):
                 )
 
     def dump(self, document: Any) -> Any:
-        """The document as values to store, validated. Raises `SchemaError`."""
+        """The document as values to store, validated. Raises `SchemaError`.
+
+        Example:
+            >>> Table("notes").dump({"text": "buy tea"})
+            {'text': 'buy tea'}
+        """
         if not isinstance(document, Mapping):
             raise SchemaError(f"a document of table {self.name!r} must be a dict, not {document!r}")
         if self.document is None:
@@ -111,7 +116,12 @@ class Table(Generic[DocumentT]):
         return adapter.dump_python(validated)["document"]
 
     def load(self, document: dict[str, Any]) -> dict[str, Any]:
-        """The stored document as its type says: strings become datetimes again, and so on. Raises `SchemaError`."""
+        """The stored document as its type says: strings become datetimes again, and so on. Raises `SchemaError`.
+
+        Example:
+            >>> Table("notes").load({"text": "buy tea"})
+            {'text': 'buy tea'}
+        """
         if self.document is None:
             return document
         adapter = self._validator()

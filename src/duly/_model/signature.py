@@ -89,7 +89,7 @@ class Signature:
                 return values.encode(_with_json_keys(dumped), _plain)
         except InvalidValueError as error:
             raise ArgumentError(self.path, [str(error)]) from error
-        except (PydanticSerializationError, UnicodeDecodeError) as error:
+        except (PydanticSerializationError, UnicodeError) as error:
             raise ArgumentError(self.path, [f"can't be stored as JSON: {error}"]) from error
 
     def _dump_values(self, arguments: dict[str, Any]) -> Any:

@@ -144,7 +144,10 @@ class Transaction(Protocol):
 
     @property
     def fault(self) -> Exception | None:
-        """The store fault that happened in this transaction, if any, even if the body caught it."""
+        """The store fault that happened in this transaction, if any, even if the body caught it.
+
+        Until it is healed by rolling back to a savepoint from before it, the transaction can't go on or commit.
+        """
         ...
 
 

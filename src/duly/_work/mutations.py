@@ -19,6 +19,8 @@ __all__ = ["Mutations"]
 
 _GROUP_MAX = 256
 _GROUP_S = 0.005
+# Looked up at a time: not many more than there is time to run.
+_DUE_MAX = 32
 
 
 class Mutations:
@@ -48,20 +50,21 @@ class Mutations:
     async def _run_group(self, tx: Transaction, begun: list[Job]) -> Looked:
         environment = self._environment
         clock = environment.clock
-        limit = self._group_max
+        begun.clear()  # the store may run this again
+        # Not later while the group runs: what it schedules itself is for another.
+        now = clock.now_ms()
+        limit = min(self._group_max, _DUE_MAX)
         started = clock.monotonic()
         events: list[Event] = []
-        due = await due_for(tx, environment.registry, "mutation", clock.now_ms(), limit)
-        ran = 0
-        for job, function in due:
-            begun.append(job)
-            events += await self._run(tx, job, function)
-            ran += 1
-            if clock.monotonic() - started > _GROUP_S:
-                break
-        if ran < len(due) or len(due) == limit:
-            return Looked(True, None, events)
-        return Looked(False, await next_due_for(tx, environment.registry, "mutation"), events)
+        while True:
+            due = await due_for(tx, environment.registry, "mutation", now, limit)
+            for job, function in due:
+                begun.append(job)
+                events += await self._run(tx, job, function)
+                if len(begun) >= self._group_max or clock.monotonic() - started > _GROUP_S:
+                    return Looked(True, None, events)
+            if len(due) < limit:
+                return Looked(False, await next_due_for(tx, environment.registry, "mutation"), events)
 
     async def _run(self, tx: Transaction, job: Job, function: Function) -> list[Event]:
         """Run, decide, record; in the transaction that is open, and all or nothing but for the record."""

@@ -330,7 +330,6 @@ class SQLiteStore:
             tx.end_nested(savepoint)
         except BaseException as error:
             fault = tx.fault
-            tx.forget_fault()
             if not self._writer.in_transaction:
                 self._requests.appendleft(request)  # answered, or tried again alone, with the group
                 raise _GroupLostError(fault or error) from error

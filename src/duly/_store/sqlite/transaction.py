@@ -44,11 +44,10 @@ class SQLiteTransaction:
     def fault(self) -> StoreError | None:
         return self._fault
 
-    def forget_fault(self) -> None:
-        """The lane has dealt with it: everything since the savepoint before it is rolled back."""
-        self._fault = None
-
     def _execute(self, name: str, bindings: tuple[Any, ...]) -> list[Any]:
+        if self._fault is not None:
+            # SQLite may have rolled the whole transaction back, and would commit this by itself.
+            raise self._fault
         try:
             return self._cursor.execute(_SQL[name], bindings).fetchall()
         except apsw.Error as error:
@@ -125,14 +124,14 @@ class SQLiteTransaction:
         return StoredIndex(rows[0][0], index)
 
     async def remember_table(self, tag: str, name: str) -> None:
-        if tag not in self._shared.tables and tag not in self.new_tables:
+        known = self._shared.tables.get(tag) or self.new_tables.get(tag)
+        if known is None:
             self._change("tables_insert", (tag, name))
-            stored = await self.table_name(tag)
-            if stored != name:
-                raise StoreError(
-                    f"the names {stored!r} and {name!r} make the same id tag {tag!r}; rename the table {name!r}"
-                )
-            self.new_tables[tag] = name
+            known = self.new_tables[tag] = await self.table_name(tag) or name
+        if known != name:
+            raise StoreError(
+                f"the names {known!r} and {name!r} make the same id tag {tag!r}; rename the table {name!r}"
+            )
 
     async def table_name(self, tag: str) -> str | None:
         if tag in self._shared.tables:
@@ -295,10 +294,14 @@ class SQLiteTransaction:
         # What was remembered since may be undone with it.
         self._shared.indexes = None
         self.new_tables.clear()
+        # The transaction stands as it did before the fault.
+        self._fault = None
 
     def _control(self, statement: str) -> None:
         try:
             self._cursor.execute(statement)
         except apsw.Error as error:
-            self._fault = translate(error, self._shared.where)
+            # After a fault a missing savepoint is only its consequence.
+            if self._fault is None:
+                self._fault = translate(error, self._shared.where)
             raise self._fault from error

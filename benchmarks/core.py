@@ -1,0 +1,597 @@
+"""The figures that the design promises (DESIGN.md section 6), each a ratio or a count from one run.
+
+    make bench                              five interleaved rounds, some two minutes
+    python benchmarks/core.py --quick       a small run, to see that it works
+
+Nothing is written but standard output and a temporary folder. It ends with status 1 if a figure does not hold.
+
+What is compared with what:
+
+- duly is driven through its public interface only, by 256 closed-loop clients on one event loop. A cycle is two
+  transactions: a direct mutation that inserts a document and schedules a mutation, and that scheduled mutation, which
+  patches the document. Both are durable (`synchronous=FULL`); the clock stops when the last one is.
+- The bare loop writes the same rows into the same tables, through the very statements that duly runs, in transactions
+  as large as duly's own were on average. It makes no ids, looks nothing up, reads nothing, checks nothing and calls no
+  function: the rows lie ready before its clock starts.
+- Both begin on an empty file and keep it from round to round. Every body differs, because SQLite writes no page for an
+  update that changes nothing.
+"""
+
+import argparse
+import asyncio
+import itertools
+import os
+import platform
+import random
+import selectors
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import apsw
+
+import duly
+from duly._ground.clock import SystemClock
+from duly._ground.entropy import SystemEntropy
+from duly._ground.ids import IdMaker, table_tag
+from duly._store.sqlite.connection import connect
+from duly._store.statements import statements_of
+
+_CLIENTS = 256
+_SQL = statements_of("sqlite")
+
+
+# --- the functions that are measured --------------------------------------------------------------------------------
+
+
+class Order(TypedDict):
+    items: list[str]
+    number: int
+    status: Literal["open", "archived"]
+
+
+orders = duly.Table("orders", Order)
+
+
+class Progress:
+    """What the functions below tell the measurements: how many have run, and when the last one began."""
+
+    def __init__(self) -> None:
+        self.archived = 0
+        self.goal = 0
+        self.reached = asyncio.Event()
+        self.began_ns = 0
+        self.began = asyncio.Event()
+
+    def archive(self) -> None:
+        self.archived += 1
+        if self.archived == self.goal:
+            self.reached.set()
+
+    def begin(self, now_ns: int) -> None:
+        self.began_ns = now_ns
+        self.began.set()
+
+
+progress = Progress()
+
+
+@duly.mutation
+async def create_order(ctx: duly.MutationCtx, number: int) -> None:
+    order_id = await ctx.db.insert(orders, {"items": ["tea"], "number": number, "status": "open"})
+    await ctx.scheduler.run_after(0, archive_order, order_id=order_id)
+
+
+@duly.internal_mutation
+async def archive_order(ctx: duly.MutationCtx, order_id: duly.Id[Order]) -> None:
+    await ctx.db.patch(order_id, {"status": "archived"})
+    progress.archive()
+
+
+@duly.internal_mutation
+async def first_line_of_mutation(ctx: duly.MutationCtx) -> None:
+    progress.begin(time.perf_counter_ns())
+
+
+@duly.internal_action
+async def first_line_of_action(ctx: duly.ActionCtx) -> None:
+    progress.begin(time.perf_counter_ns())
+
+
+@duly.internal_mutation
+async def nothing(ctx: duly.MutationCtx) -> None: ...
+
+
+@duly.query
+async def count_open(ctx: duly.QueryCtx) -> int:
+    return await ctx.db.query(orders).filter(lambda order: order["status"] == "open").count()
+
+
+@duly.query
+async def state_of(ctx: duly.QueryCtx, job_id: duly.Id[duly.ScheduledFunction]) -> str:
+    job = await ctx.db.system.get(job_id)
+    assert job is not None
+    return job["state"]["kind"]
+
+
+def app_on(path: Path) -> duly.App:
+    return duly.App(__name__, database=f"sqlite:///{path}")
+
+
+# --- watching SQLite and the event loop from outside ----------------------------------------------------------------
+
+
+@dataclass
+class Counts:
+    """What happened on the connections of this process, and on its event loop."""
+
+    commits: int = 0
+    statements: int = 0
+    wakeups: int = 0
+    seen: dict[int, int] = field(default_factory=dict)
+
+
+@contextmanager
+def watched(*, statements: bool = False) -> Iterator[Counts]:
+    """Counts the commits that wrote something on each connection opened from here on; its statements too if asked."""
+    counts = Counts()
+
+    def watch(connection: apsw.Connection) -> None:
+        def committing() -> bool:
+            changes = connection.total_changes()
+            counts.commits += changes != counts.seen.get(id(connection), 0)
+            counts.seen[id(connection)] = changes
+            return False  # go on
+
+        def stated(event: Any) -> None:
+            counts.statements += 1
+
+        connection.set_commit_hook(committing)
+        if statements:
+            connection.trace_v2(apsw.SQLITE_TRACE_STMT, stated)
+
+    apsw.connection_hooks.append(watch)
+    try:
+        yield counts
+    finally:
+        apsw.connection_hooks.remove(watch)
+
+
+class CountingSelector(selectors.DefaultSelector):
+    """Counts how often the event loop woke up."""
+
+    def __init__(self, counts: Counts) -> None:
+        super().__init__()
+        self._counts = counts
+
+    def select(self, timeout: float | None = None) -> Any:
+        ready = super().select(timeout)
+        self._counts.wakeups += 1
+        return ready
+
+
+# --- throughput -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """Cycles a second, and how many cycles each commit held."""
+
+    rate: float
+    per_commit: float
+
+
+def run_duly(path: Path, cycles: int, numbers: Iterator[int]) -> Run:
+    with watched() as counts:
+        return asyncio.run(_drive(path, cycles, numbers, counts))
+
+
+async def _drive(path: Path, cycles: int, numbers: Iterator[int], counts: Counts) -> Run:
+    progress.__init__()  # type: ignore[misc]
+    progress.goal = cycles
+    todo = iter(range(cycles))
+    async with app_on(path) as app:
+
+        async def client() -> None:
+            for _ in todo:
+                await app.mutation(create_order, next(numbers))
+
+        await app.mutation(nothing)
+        commits = counts.commits
+        started = time.perf_counter()
+        await asyncio.gather(*[client() for _ in range(_CLIENTS)])
+        await progress.reached.wait()
+        await app.mutation(nothing)  # committed with the last, or after it
+        seconds = time.perf_counter() - started
+        commits = counts.commits - commits
+        assert progress.archived == cycles, f"{progress.archived} of {cycles} ran"
+    return Run(cycles / seconds, cycles / commits)
+
+
+class BareFile:
+    """A file with duly's tables, and a loop that writes into it what duly would."""
+
+    def __init__(self, path: Path) -> None:
+        asyncio.run(_make_tables(path))
+        self._connection = connect(path)
+        self._ids = IdMaker(SystemClock(), SystemEntropy())
+        self._order_tag, self._job_tag = table_tag("orders"), table_tag("_scheduled_functions")
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def run(self, cycles: int, per_commit: int, numbers: Iterator[int]) -> Run:
+        rows = [self._rows(next(numbers)) for _ in range(cycles)]
+        groups = [rows[start : start + per_commit] for start in range(0, cycles, per_commit)]
+        execute = self._connection.cursor().execute
+        document_insert, document_replace = _SQL["document_insert"], _SQL["document_replace"]
+        job_insert, job_settle = _SQL["job_insert"], _SQL["job_settle"]
+        started = time.perf_counter()
+        # As with duly, what one transaction schedules is run by the next.
+        for created, finished in zip([*groups, []], [[], *groups], strict=True):
+            execute("BEGIN IMMEDIATE")
+            for insert, schedule, _, _ in created:
+                execute(document_insert, insert)
+                execute(job_insert, schedule)
+            for _, _, replace, settle in finished:
+                execute(document_replace, replace)
+                execute(job_settle, settle)
+            execute("COMMIT")
+        return Run(cycles / (time.perf_counter() - started), per_commit)
+
+    def _rows(self, number: int) -> tuple[tuple[Any, ...], ...]:
+        """The bindings of one cycle's four statements."""
+        now = time.time_ns() // 1_000 / 1_000
+        order_id, job_id = str(self._ids.make(self._order_tag)), str(self._ids.make(self._job_tag))
+        body = '{"items":["tea"],"number":%d,"status":"%s"}'
+        return (
+            (order_id, body % (number, "open")),
+            (job_id, "core:archive_order", "mutation", "pending", now, now, None, f'{{"order_id":"{order_id}"}}'),
+            (order_id, body % (number, "archived")),
+            (job_id, "pending", 0, "success", now + 1, None, now, 1),
+        )
+
+
+async def _make_tables(path: Path) -> None:
+    async with app_on(path).client():
+        pass
+
+
+def fill(path: Path, pending: int) -> None:
+    """Jobs for later, written past duly: a million of them in some seconds, spread over a month from tomorrow on."""
+    asyncio.run(_make_tables(path))
+    connection = connect(path)
+    ids, tag = IdMaker(SystemClock(), SystemEntropy()), table_tag("_scheduled_functions")
+    order_id = ids.make(table_tag("orders"))
+    now = SystemClock().now_ms()
+    day_ms = 86_400_000
+    dice = random.Random(1)
+    for start in range(0, pending, 50_000):
+        with connection:
+            connection.executemany(
+                _SQL["job_insert"],
+                (
+                    (str(ids.make(tag)), "core:archive_order", "mutation", "pending", due, due, None, args)
+                    for due in (now + day_ms * dice.uniform(1, 30) for _ in range(min(50_000, pending - start)))
+                    for args in (f'{{"order_id":"{order_id}"}}',)
+                ),
+            )
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+
+
+def compare_throughput(folder: Path, rounds: int, cycles: int, pending: int) -> list[bool]:
+    title(f"Throughput: {rounds} interleaved rounds of {cycles:,} cycles, {_CLIENTS} closed-loop clients")
+    empty, full = folder / "empty.db", folder / "full.db"
+    fill(empty, 0)
+    fill(full, pending)
+    bare_file = BareFile(folder / "bare.db")
+    numbers = itertools.count()
+    per_commit = round(run_duly(empty, max(cycles // 4, 1_000), numbers).per_commit)  # a warm-up
+    run_duly(full, max(cycles // 4, 1_000), numbers)
+    bare_file.run(max(cycles // 4, 1_000), per_commit, numbers)
+    runs: dict[str, list[Run]] = {"duly": [], "bare": [], "full": []}
+    for index in range(rounds):
+        # Turn and turn about, so that none always comes after the same other.
+        for name in ("duly", "bare", "full") if index % 2 == 0 else ("full", "bare", "duly"):
+            if name == "bare":
+                runs[name].append(bare_file.run(cycles, per_commit, numbers))
+            else:
+                runs[name].append(run_duly(full if name == "full" else empty, cycles, numbers))
+                if name == "duly":
+                    per_commit = max(1, round(runs[name][-1].per_commit))
+    bare_file.close()
+    assert asyncio.run(_count_open(empty)) == 0
+    print(f"  bare apsw loop               {spread([run.rate for run in runs['bare']])} cycles/s")
+    print(f"  duly, nothing else pending   {spread([run.rate for run in runs['duly']])} cycles/s")
+    print(f"  duly, {pending:>9,} pending     {spread([run.rate for run in runs['full']])} cycles/s")
+    print(f"  cycles in one commit         {spread([run.per_commit for run in runs['duly']])} (the bare loop's: the same)")
+    shares = [ours.rate / bare.rate for ours, bare in zip(runs["duly"], runs["bare"], strict=True)]
+    slowdowns = [ours.rate / full.rate for ours, full in zip(runs["duly"], runs["full"], strict=True)]
+    return [
+        verdict("duly / bare apsw loop, by round", shares, statistics.median(shares) >= 1 / 3, "≥ 0.333"),
+        verdict(
+            f"empty / {pending:,} pending, by round", slowdowns, statistics.median(slowdowns) <= 1.2, "≤ 1.2", places=3
+        ),
+    ]
+
+
+async def _count_open(path: Path) -> int:
+    async with app_on(path).client() as app:
+        page_count = 0
+        try:
+            page_count = await app.query(count_open)
+        except duly.errors.LimitError:
+            pass  # too many to look at in one transaction: `progress` has counted them
+        return page_count
+
+
+# --- latency --------------------------------------------------------------------------------------------------------
+
+
+def measure_latency(folder: Path, samples: int) -> list[bool]:
+    title(f"Delay 0 on an idle worker: from `run_after` returned to the function's first line, {samples} samples each")
+    commits = BareCommits(folder / "commits.db")
+    held = []
+    kinds: list[tuple[str, duly.FunctionReference[[], None]]] = [
+        ("mutation", first_line_of_mutation),
+        ("action", first_line_of_action),
+    ]
+    for kind, function in kinds:
+        waits, commit = asyncio.run(_sample(folder / "latency.db", function, samples, commits))
+        p50, p99 = percentile(waits, 50), percentile(waits, 99)
+        commit_p50 = percentile(commit, 50)
+        print(f"  one bare durable commit      p50 {commit_p50:.3f} ms, p99 {percentile(commit, 99):.3f} ms")
+        print(
+            f"  {kind:<28} p50 {p50:.3f} ms, p90 {percentile(waits, 90):.3f} ms, p99 {p99:.3f} ms, "
+            f"max {max(waits):.3f} ms; p50 is {p50 / commit_p50:.1f} × a commit, p99 {p99 / commit_p50:.1f} ×"
+        )
+        held.append(mark(p50 < 1 and p99 < 5, f"{kind}: p50 < 1 ms, p99 < 5 ms"))
+    commits.close()
+    return held
+
+
+async def _sample(
+    path: Path, function: duly.FunctionReference[[], None], samples: int, commits: "BareCommits"
+) -> tuple[list[float], list[float]]:
+    progress.__init__()  # type: ignore[misc]
+    waits: list[float] = []
+    durable: list[float] = []
+    async with app_on(path) as app:
+        for index in range(samples + 20):
+            progress.began.clear()
+            job_id = await app.scheduler.run_after(0, function)
+            returned_ns = time.perf_counter_ns()
+            await progress.began.wait()
+            while await app.query(state_of, job_id) != "success":
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.002)  # idle again
+            commit_ms = commits.once()
+            if index >= 20:
+                waits.append((progress.began_ns - returned_ns) / 1e6)
+                durable.append(commit_ms)
+    return waits, durable
+
+
+class BareCommits:
+    """One row, changed and committed again and again: what a durable commit costs on this disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = connect(path)
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("CREATE TABLE one (value INTEGER)")
+        self._connection.execute("INSERT INTO one VALUES (0)")
+        self._numbers = itertools.count(1)
+
+    def once(self) -> float:
+        started = time.perf_counter_ns()
+        self._connection.execute("UPDATE one SET value = ?", (next(self._numbers),))
+        return (time.perf_counter_ns() - started) / 1e6
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+# --- an idle worker -------------------------------------------------------------------------------------------------
+
+
+def measure_idle(folder: Path, seconds: float) -> list[bool]:
+    title(f"An idle worker, watched for {seconds:g} s")
+    with watched(statements=True) as counts:
+        loop = asyncio.SelectorEventLoop(CountingSelector(counts))
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            statements, wakeups, switches = runner.run(_idle(folder / "idle.db", seconds, counts))
+    print(f"  SQL statements               {statements}")
+    print(f"  event loop wake-ups          {wakeups}")
+    print(f"  wake-ups of any thread       {switches if switches is not None else 'not known on this system'}")
+    return [mark(statements == 0 and wakeups == 0 and not switches, "no query, no wake-up")]
+
+
+async def _idle(path: Path, seconds: float, counts: Counts) -> tuple[int, int, int | None]:
+    progress.__init__()  # type: ignore[misc]
+    progress.goal = 100
+    async with app_on(path) as app:
+        # After some work, and with work for later: idle is not the same as never used.
+        await asyncio.gather(*[app.mutation(create_order, number) for number in range(100)])
+        await progress.reached.wait()
+        await app.scheduler.run_after(0, first_line_of_action)
+        await progress.began.wait()
+        await app.scheduler.run_after(timedelta(days=1), nothing)
+        await asyncio.sleep(0.5)
+        # Watched from a thread of its own: nothing in this one is asked to do anything meanwhile.
+        done = asyncio.get_running_loop().create_future()
+        result: list[tuple[int, int, int | None]] = []
+
+        def watch() -> None:
+            time.sleep(0.2)
+            statements, wakeups, switches = counts.statements, counts.wakeups, _switches()
+            time.sleep(seconds)
+            after = _switches()
+            spent = after - switches if after is not None and switches is not None else None
+            result.append((counts.statements - statements, counts.wakeups - wakeups, spent))
+            done.get_loop().call_soon_threadsafe(done.set_result, None)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        await done
+        watcher.join()
+    return result[0]
+
+
+def _switches() -> int | None:
+    """How often the other threads of this process have run, as the kernel counts (Linux)."""
+    tasks = Path("/proc/self/task")
+    if not tasks.is_dir():
+        return None
+    total = 0
+    for task in tasks.iterdir():
+        if int(task.name) != threading.get_native_id():
+            lines = (task / "status").read_text().splitlines()
+            total += sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+    return total
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+def measure_memory(folder: Path, counts: list[int], cycles: int) -> list[bool]:
+    title(f"Memory of a worker process after {cycles:,} cycles, by the number of jobs pending for later")
+    sizes = []
+    for pending in counts:
+        path = folder / f"memory-{pending}.db"
+        fill(path, pending)
+        command = [sys.executable, __file__, "--worker-memory", str(path), "--cycles", str(cycles)]
+        resident, peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        sizes.append(float(resident))
+        print(f"  {pending:>9,} pending            {float(resident):.1f} MiB resident, {float(peak):.1f} MiB at most")
+        for leftover in folder.glob(f"memory-{pending}.db*"):
+            if leftover.is_file():
+                leftover.unlink()
+    growth = sizes[-1] / sizes[0]
+    return [mark(growth <= 1.1, f"flat: {counts[-1]:,} pending take {growth:.3f} × the memory of none (≤ 1.1)")]
+
+
+def worker_memory(path: Path, cycles: int) -> None:
+    run_duly(path, cycles, itertools.count())
+    # What is left after the work, measured while the worker still runs.
+    asyncio.run(_print_memory(path))
+
+
+async def _print_memory(path: Path) -> None:
+    async with app_on(path) as app:
+        await app.mutation(nothing)
+        await asyncio.sleep(0.2)
+        resident, peak = _memory_mib()
+        print(resident, peak)
+
+
+def _memory_mib() -> tuple[float, float]:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+        return peak, peak
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+    return int(lines["VmRSS"].split()[0]) / 1024, int(lines["VmHWM"].split()[0]) / 1024
+
+
+# --- words and numbers ----------------------------------------------------------------------------------------------
+
+
+def title(text: str) -> None:
+    print(f"\n{text}", flush=True)
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.median(values):>9,.0f} ({min(values):,.0f} to {max(values):,.0f})"
+
+
+def percentile(values: list[float], percent: int) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
+
+
+def verdict(what: str, ratios: list[float], held: bool, bound: str, places: int = 3) -> bool:
+    median, least, most = statistics.median(ratios), min(ratios), max(ratios)
+    return mark(held, f"{what}: {median:.{places}f} ({least:.{places}f} to {most:.{places}f}), {bound}")
+
+
+def mark(held: bool, text: str) -> bool:
+    print(f"  {'HOLDS' if held else 'DOES NOT HOLD':<13} {text}", flush=True)
+    return held
+
+
+def describe_machine(folder: Path) -> None:
+    print(f"cores     {os.cpu_count()} ({_processor()}), load {', '.join(f'{load:.2f}' for load in os.getloadavg())}")
+    print(f"system    {platform.platform()}")
+    print(f"python    {platform.python_implementation()} {platform.python_version()}")
+    print(f"sqlite    {apsw.sqlite_lib_version()} (apsw {apsw.apsw_version()})")
+    waits = _fsync_ms(folder / "fsync")
+    print(f"fsync     p50 {percentile(waits, 50):.3f} ms, p99 {percentile(waits, 99):.3f} ms (4 KiB overwritten)")
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _fsync_ms(path: Path) -> list[float]:
+    flush: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+    file = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        waits = []
+        for number in range(500):
+            started = time.perf_counter_ns()
+            os.pwrite(file, number.to_bytes(4) * 1024, 0)
+            flush(file)
+            waits.append((time.perf_counter_ns() - started) / 1e6)
+    finally:
+        os.close(file)
+    return waits
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measures the figures that DESIGN.md section 6 promises.")
+    parser.add_argument("--quick", action="store_true", help="a small run; its figures say little")
+    parser.add_argument("--only", choices=["throughput", "latency", "idle", "memory"], help="one part of it")
+    parser.add_argument("--folder", type=Path, help="where to make the databases; default: the folder for such")
+    parser.add_argument("--worker-memory", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--cycles", type=int, default=20_000, help="cycles of a round of the throughput")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of the throughput")
+    options = parser.parse_args()
+    if options.worker_memory is not None:
+        worker_memory(options.worker_memory, options.cycles)
+        return 0
+    quick: bool = options.quick
+    cycles, rounds = (2_000, 3) if quick else (options.cycles, options.rounds)
+    many = 20_000 if quick else 1_000_000
+    with tempfile.TemporaryDirectory(prefix="duly-bench-", dir=options.folder) as name:
+        folder = Path(name)
+        describe_machine(folder)
+        parts: dict[str, Callable[[], list[bool]]] = {
+            "throughput": lambda: compare_throughput(folder, rounds, cycles, many),
+            "latency": lambda: measure_latency(folder, 50 if quick else 500),
+            "idle": lambda: measure_idle(folder, 2 if quick else 10),
+            "memory": lambda: measure_memory(folder, [0, 10_000, many], 500 if quick else 2_000),
+        }
+        held = [result for part, run in parts.items() if options.only in (None, part) for result in run()]
+    print(f"\n{sum(held)} of {len(held)} figures hold")
+    return 0 if all(held) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""The commands, their arguments and options. Each hands over to a module of its own."""
+
+import sys
+from contextlib import suppress
+from typing import Annotated, get_args
+
+import typer
+
+from duly._model.job import JobState
+from duly.cli._console import line_by_line
+from duly.cli._dev import dev
+from duly.cli._functions import list_functions
+from duly.cli._jobs import list_jobs, watch_jobs
+from duly.cli._load import load_app
+from duly.cli._problem import USAGE, CommandError, perform, problems_shown
+from duly.cli._run import run
+from duly.cli._show import cancel, show
+from duly.cli._version import duly_version
+from duly.cli._worker import work
+
+__all__ = ["main"]
+
+cli = typer.Typer(
+    name="duly",
+    help="Runs your functions later, and keeps its word.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+AppReference = Annotated[
+    str,
+    typer.Argument(
+        metavar="APP",
+        help="module:attribute, such as shop:app (the attribute is 'app' if left out), or a file, such as hello.py.",
+        show_default=False,
+    ),
+]
+Database = Annotated[
+    str | None,
+    typer.Option("--database", metavar="URL", help="Use this database rather than the app's.", show_default=False),
+]
+
+
+JobId = Annotated[str, typer.Argument(metavar="ID", help="Its id, or the end of it.", show_default=False)]
+
+
+STATES: dict[str, JobState] = {state.lower(): state for state in get_args(JobState)}
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"duly {duly_version()}")
+        raise typer.Exit
+
+
+@cli.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Runs your functions later, and keeps its word."""
+
+
+@cli.command("dev")
+def _dev(app: AppReference, database: Database = None) -> None:
+    """Run due functions, show what happens, reload on a change."""
+    with problems_shown():
+        sys.exit(perform(dev(app, database)))
+
+
+@cli.command("worker")
+def _worker(app: AppReference, database: Database = None) -> None:
+    """Run due functions until SIGTERM or Ctrl-C.
+
+    Running actions get time to finish; a second signal stops at once.
+    """
+    with problems_shown():
+        perform(work(load_app(app, database)))
+
+
+@cli.command("run", no_args_is_help=True)
+def _run(
+    app: AppReference,
+    path: Annotated[str, typer.Argument(metavar="PATH", help="The function, such as orders:create_order.")],
+    arguments: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="JSON", help="An object with its arguments; '-' reads it from stdin.", show_default=False
+        ),
+    ] = None,
+    database: Database = None,
+) -> None:
+    """Call a function and print what it returns as JSON."""
+    with problems_shown():
+        perform(run(load_app(app, database).app, path, arguments))
+
+
+@cli.command("functions")
+def _functions(app: AppReference, database: Database = None) -> None:
+    """List the app's functions and their parameters."""
+    with problems_shown():
+        list_functions(load_app(app, database).app)
+
+
+@cli.command("jobs")
+def _jobs(
+    app: AppReference,
+    state: Annotated[
+        str, typer.Option(metavar="STATE", help=f"Only those in this state: {', '.join(STATES.values())}.")
+    ] = "",
+    name: Annotated[
+        str,
+        typer.Option(metavar="PATH", help="Only those whose path is this, or begins so: orders:", show_default=False),
+    ] = "",
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each, with all fields.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep the table up to date until Ctrl-C.")] = False,
+    database: Database = None,
+) -> None:
+    """List scheduled functions, newest first."""
+    with problems_shown():
+        if as_json and watch:
+            raise CommandError("--json and --watch don't go together; choose one", exit_code=USAGE)
+        if state and state.lower() not in STATES:
+            raise CommandError(f"{state!r} is no state; they are: {', '.join(STATES.values())}", exit_code=USAGE)
+        kind = STATES.get(state.lower())
+        loaded = load_app(app, database)
+        if not watch:
+            perform(list_jobs(loaded.app, kind, name, limit, as_json=as_json))
+            return
+        with suppress(KeyboardInterrupt):
+            perform(watch_jobs(loaded.app, kind, name, limit))
+
+
+@cli.command("show", no_args_is_help=True)
+def _show(
+    app: AppReference,
+    id: JobId,
+    as_json: Annotated[bool, typer.Option("--json", help="The document as JSON.")] = False,
+    database: Database = None,
+) -> None:
+    """Show everything about a scheduled function."""
+    with problems_shown():
+        perform(show(load_app(app, database).app, id, as_json=as_json))
+
+
+@cli.command("cancel", no_args_is_help=True)
+def _cancel(
+    app: AppReference,
+    id: JobId,
+    missing_ok: Annotated[
+        bool, typer.Option("--missing-ok", help="It is fine if it has finished, or does not exist.")
+    ] = False,
+    database: Database = None,
+) -> None:
+    """Cancel a scheduled function that has not finished."""
+    with problems_shown():
+        perform(cancel(load_app(app, database).app, id, missing_ok=missing_ok))
+
+
+def main() -> None:
+    """The console script."""
+    line_by_line()
+    cli()

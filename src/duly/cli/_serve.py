@@ -1,0 +1,64 @@
+"""What running an executor has in common, in `duly worker` and `duly dev`."""
+
+import asyncio
+import logging
+import re
+import sys
+
+from duly._app import App
+from duly.cli._problem import CommandError
+from duly.cli._times import duration
+
+__all__ = ["database_shown", "log_to_stderr", "say", "say_stopping", "until_stopped"]
+
+_log = logging.getLogger("duly")
+
+
+def say(line: str) -> None:
+    """One line that a script may be waiting for."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def say_stopping(app: App, word: str, escape: str) -> None:
+    """Says what a stop waits for, if it does."""
+    executor = app._executor
+    running = executor._actions.running if executor is not None and executor._actions is not None else 0
+    if running:
+        drain = duration(app._drain.total_seconds() * 1_000)
+        what = "a running action" if running == 1 else f"{running} running actions"
+        say(f"{word}: takes nothing new and waits up to {drain} for {what}{escape}")
+
+
+async def until_stopped(app: App, stop: asyncio.Event) -> None:
+    """Waits for the event.
+
+    Raises:
+        CommandError: The executor has ended by itself, a bug in duly: a worker that does nothing must not live on.
+    """
+    assert app._executor is not None
+    loops = app._executor._tasks
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({stopped, *loops}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
+    for task in loops:
+        if task.done():
+            error = task.exception()
+            raise CommandError(f"the worker has broken down: {type(error).__name__}: {error}") from error
+
+
+def database_shown(app: App) -> str:
+    """The database URL, without a password."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", app.database)
+
+
+def log_to_stderr() -> None:
+    """Shows the warnings of duly's logger, unless the app has arranged for logging itself."""
+    if _log.handlers or logging.getLogger().handlers:
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    _log.addHandler(handler)
+    _log.propagate = False

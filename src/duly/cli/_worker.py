@@ -1,0 +1,36 @@
+"""`duly worker`: an executor that stops gracefully (rule A4)."""
+
+import logging
+import os
+
+from duly._model.event import Event
+from duly.cli._load import Loaded
+from duly.cli._serve import database_shown, log_to_stderr, say, say_stopping, until_stopped
+from duly.cli._signals import stop_requested
+
+__all__ = ["work"]
+
+_log = logging.getLogger("duly")
+
+
+async def work(loaded: Loaded) -> None:
+    """Runs due functions until SIGTERM or SIGINT."""
+    app = loaded.app
+    log_to_stderr()
+    app._parts.observer = _log_failures
+    with stop_requested() as stop:
+        async with app:
+            assert app._executor is not None
+            say(f"worker {app._executor.worker} runs {loaded.name} on {database_shown(app)} (pid {os.getpid()})")
+            await until_stopped(app, stop)
+            say_stopping(app, "stopping", "; a second signal stops at once")
+    say("stopped")
+
+
+def _log_failures(event: Event) -> None:
+    """One line for what an operator wants to know of; the whole error is in the database."""
+    if event.kind not in ("failed", "interrupted", "retry"):
+        return
+    what = "is tried again later" if event.kind == "retry" else "failed"
+    reason = (event.detail or "").partition("\n")[0]
+    _log.warning("%s %s: %s (%s)", event.path, what, reason, event.job_id)

@@ -1,0 +1,1 @@
+"""What the pages and docstrings say is run, and what they promise is looked up."""

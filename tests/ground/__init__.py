@@ -1,0 +1,1 @@
+"""Properties of the ground: whatever the values, times and ids."""
