@@ -19,7 +19,7 @@ class Order(TypedDict):
     coupon: NotRequired[str]
     card: NotRequired[str]
     email: NotRequired[str]
-    reminder_id: NotRequired[duly.Id[duly.ScheduledFunction]]
+    reminder_id: NotRequired[str]
 
 
 class User(TypedDict):
@@ -153,4 +153,10 @@ class Programs:
 bank, smtp, subprocess = Bank(), Smtp(), Programs()
 cursor: str | None = None
 email, item, image_id, receipt = "ann@example.com", "tea", "1.png", "r-1"
+order: Order
+order_id: duly.Id[Order]
+deleted_order_id: duly.Id[Order]
+job_id: duly.Id[duly.ScheduledFunction]
+finished_id: duly.Id[duly.ScheduledFunction]
+deleted_id: duly.Id[duly.ScheduledFunction]
 ARGUMENTS: dict[str, Any] = {"items": ["tea"], "image_id": "1.png"}

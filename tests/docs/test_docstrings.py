@@ -5,6 +5,7 @@ import doctest
 import importlib
 import inspect
 import itertools
+import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -164,6 +165,24 @@ async def test_an_example_in_a_docstring_runs(
         assert raised, "the example shows how the error is caught, and it is not raised"
 
 
+def test_every_example_passes_mypy_strict(tmp_path: Path) -> None:
+    for example in EXAMPLES:
+        if not example.code.startswith(">>>"):
+            (tmp_path / f"{example.name.replace('.', '_')}.py").write_text(module_text(example))
+    # Examples show anew what the prelude has.
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--disable-error-code=no-redef", "--cache-dir=cache", "."]
+    done = subprocess.run(mypy, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def module_text(example: Example) -> str:
+    """The shop with the example in it."""
+    prelude = (HERE / "prelude.py").read_text()
+    wrapper = "" if example.is_whole else WRAPPERS[example.kind]
+    code = example.code if example.is_whole else textwrap.indent(example.code, "    ")
+    return f"{prelude}\n\n# The example.\n\n\n{wrapper}{code}\n"
+
+
 def watch(monkeypatch: pytest.MonkeyPatch, example: Example) -> list[object]:
     """Lists the errors that are made of the class the example is about."""
     made: list[object] = []
@@ -179,13 +198,10 @@ def watch(monkeypatch: pytest.MonkeyPatch, example: Example) -> list[object]:
 
 
 def imported(example: Example, folder: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The shop with the example in it, freshly imported."""
-    wrapper = "" if example.is_whole else WRAPPERS[example.kind]
-    code = example.code if example.is_whole else textwrap.indent(example.code, "    ")
+    """That shop, freshly imported."""
     package = folder / "shop"
     package.mkdir()
-    prelude = (HERE / "prelude.py").read_text()
-    (package / "__init__.py").write_text(f"{prelude}\n\n# The example.\n\n\n{wrapper}{code}\n")
+    (package / "__init__.py").write_text(module_text(example))
     (package / "emails.py").write_text(EMAILS)
     (package / "reports.py").write_text(REPORTS)
     monkeypatch.chdir(folder)

@@ -420,7 +420,7 @@ async def test_C2_what_a_canceled_action_schedules_from_then_on_is_created_cance
         @stage.body
         async def schedules(ctx: duly.MutationCtx) -> list[str]:
             await ctx.db.insert(items, {"name": "committed"})
-            ids = [
+            ids: list[str] = [
                 await ctx.scheduler.run_after(0, note, "through a mutation"),
                 await ctx.scheduler.run_at(ctx.now + timedelta(hours=1), note_in_action, "through a mutation, later"),
                 await ctx.run_mutation(perform, schedules_nested),

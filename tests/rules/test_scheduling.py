@@ -943,7 +943,7 @@ async def test_S4_a_job_never_starts_inside_the_mutation_that_schedules_it(datab
 
         @stage.body
         async def schedules(ctx: duly.MutationCtx) -> list[str]:
-            ids = [
+            ids: list[str] = [
                 await ctx.scheduler.run_after(0, note, "mutation"),
                 await ctx.scheduler.run_after(0, note_in_action, "action"),
             ]
@@ -1159,8 +1159,8 @@ async def test_S5_each_call_commits_before_it_returns(file_database: str) -> Non
                 id = await ctx.scheduler.run_after(0, note)
                 assert (await job(onlooker, id))["state"] == {"kind": "pending"}
                 assert len(await onlooker.query(all_jobs)) == number + 1
-            await ctx.scheduler.cancel(id)
-            assert (await job(onlooker, id))["state"] == {"kind": "canceled"}
+                await ctx.scheduler.cancel(id)
+                assert (await job(onlooker, id))["state"] == {"kind": "canceled"}
 
         await app.action(act, schedules)
 
@@ -1628,7 +1628,7 @@ async def test_S10_a_mutation_reads_the_jobs_it_has_just_scheduled(database: str
             assert own["name"] == "test_scheduling:note"
             assert own["args"] == [{"what": "mine"}]
             assert own["state"] == {"kind": "pending"}
-            assert own["scheduledTime"] == ctx.now.timestamp() * 1_000 + 1_000
+            assert datetime_of(own["scheduledTime"]) == ctx.now + timedelta(seconds=1)
             (listed,) = await ctx.db.system.query("_scheduled_functions").collect()
             assert listed == own
             assert await ctx.run_query(job_of, id) == own
@@ -1798,6 +1798,7 @@ async def test_an_action_is_in_progress_while_it_runs(database: str) -> None:
 
         @stage.body
         async def runs(ctx: duly.ActionCtx) -> None:
+            assert ctx.scheduled_function_id is not None
             stage.seen.append(await ctx.run_query(job_of, ctx.scheduled_function_id))
             await stage.gate("go").wait()
 

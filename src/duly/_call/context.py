@@ -175,8 +175,9 @@ class ActionCtx(_Ctx):
         @duly.internal_action
         async def charge(ctx: duly.ActionCtx, order_id: duly.Id[Order]) -> None:
             order = await ctx.run_query(get_order, order_id=order_id)
-            receipt = await bank.charge(order["card"], order["total"])
-            await ctx.run_mutation(record_payment, order_id=order_id, receipt=receipt)
+            if order is not None:
+                receipt = await bank.charge(order["card"], order["total"])
+                await ctx.run_mutation(record_payment, order_id=order_id, receipt=receipt)
     """
 
     def __init__(self, environment: Environment, chain: CallChain, calls: Calls, scheduler: Scheduler) -> None:

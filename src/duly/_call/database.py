@@ -292,7 +292,8 @@ class DatabaseWriter(DatabaseReader):
 
         Example:
             order = await ctx.db.get(order_id)
-            await ctx.db.replace(order_id, {**order, "status": "archived"})
+            if order is not None:
+                await ctx.db.replace(order_id, {**order, "status": "archived"})
         """
         table, before = await self._existing(id)
         if not isinstance(document, Mapping):

@@ -101,7 +101,8 @@ def action(function: Any = None, /, *, timeout: timedelta | None = None) -> Any:
         @duly.action(timeout=timedelta(minutes=5))
         async def send_confirmation(ctx: duly.ActionCtx, order_id: duly.Id[Order]) -> None:
             order = await ctx.run_query(get_order, order_id=order_id)
-            await smtp.send(order["email"], "Thank you")
+            if order is not None:
+                await smtp.send(order["email"], "Thank you")
     """
     return _action(function, timeout, public=True)
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import orjson
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic_core import to_jsonable_python
 
 from duly._call.scope import Scope
-from duly._ground.ids import ID_HIGHEST, first_id_at
+from duly._ground.ids import ID_HIGHEST, TIME_US_END, first_id_at
 from duly._ground.keys import encode_key
 from duly._ground.values import normalize
 from duly._model.ranges import Range, key_bounds
@@ -131,7 +131,7 @@ class Query(Generic[D]):
         bounds = (bound and replace(bound, value=_stored(bound.value, given[-1])) for bound in (last.lower, last.upper))
         last = Range(*bounds)
         if not index.fields:
-            return self._after, self._before
+            return Position(b"", self._source.tag), Position(b"", self._source.tag + ID_HIGHEST)
         lower, upper = key_bounds(prefix, last)
         return Position(lower, ""), Position(upper, "")
 
@@ -300,23 +300,26 @@ class Query(Generic[D]):
             raise InvalidValueError(f"{cursor!r} is no cursor; pass what the page before gave, or None") from error
         if fingerprint != self._fingerprint():
             raise InvalidValueError("the cursor is of another query; it goes with the same table, index and order")
+        if not self._after <= position <= self._before:
+            # Cursors come back from clients: one that was tampered with must not lead out of the query.
+            raise InvalidValueError("the cursor points outside of the query; pass what the page before gave, or None")
         return position
 
 
 def _stored(value: Any, where: str) -> Any:
     """What the value is once stored, so that it is compared with its like."""
-    try:
-        return normalize(value, to_jsonable_python)
-    except PydanticSerializationError as error:
-        raise InvalidValueError(f"a {type(value).__name__} is no value", where) from error
+    return normalize({where: value}, to_jsonable_python)[where]
 
 
 def _first_us(ms: Any, *, above: bool) -> int:
     """The first microsecond whose time in ms is not below (or is above) the given one, as floats compare."""
-    if isinstance(ms, bool) or not isinstance(ms, (int, float)) or math.isnan(ms):
+    if isinstance(ms, bool) or not isinstance(ms, (int, float)) or ms != ms:
         raise InvalidValueError(f"_creationTime is a number of milliseconds since the epoch, not {ms!r}")
-    if math.isinf(ms):
-        return 0 if ms < 0 else 1 << 55
+    # Outside of what an id can hold, all ids are on one side.
+    if ms < 0:
+        return 0
+    if ms >= TIME_US_END / 1_000:
+        return TIME_US_END
     us = math.floor(ms * 1_000) - 2
     while us / 1_000 < ms or (above and us / 1_000 <= ms):
         us += 1

@@ -10,7 +10,7 @@ from duly._call.drive import Drive, inside
 from duly._call.registry import Function, Target
 from duly._call.scheduler import Scheduler
 from duly._call.scope import CallChain, Environment, Scope
-from duly._call.threads import blocker, in_thread
+from duly._call.threads import blocker, in_thread, without_exit
 from duly._model.backoff import Backoff
 from duly._model.event import Event
 from duly._model.function import FunctionKind
@@ -135,7 +135,7 @@ class Runner:
         A body that ignores being cancelled is left to itself after a second: its outcome counts no more.
         """
         clock = self.environment.clock
-        task = asyncio.get_running_loop().create_task(_without_exit(body), name=f"duly {function.path}")
+        task = asyncio.get_running_loop().create_task(without_exit(body), name=f"duly {function.path}")
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def end(_: object = None) -> None:
@@ -241,11 +241,3 @@ class Runner:
                     raise
             delay = _CONFLICT.delay_ms(conflicts, self.environment.entropy.uniform())
             await self.environment.clock.sleep(delay / 1_000)
-
-
-async def _without_exit(body: Coroutine[Any, Any, T]) -> tuple[T | None, SystemExit | None]:
-    """A task that ends with SystemExit takes the event loop, and so the worker, with it: hand it over instead."""
-    try:
-        return await body, None
-    except SystemExit as error:
-        return None, error

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["blocker", "in_thread"]
+__all__ = ["blocker", "in_thread", "without_exit"]
 
 T = TypeVar("T")
 
@@ -47,9 +47,20 @@ def blocker(loop: asyncio.AbstractEventLoop) -> Callable[[Coroutine[Any, Any, An
 
     def block(coroutine: Coroutine[Any, Any, Any]) -> Any:
         try:
-            return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+            result, left = asyncio.run_coroutine_threadsafe(without_exit(coroutine), loop).result()
         except RuntimeError:
             coroutine.close()
             raise
+        if left is not None:
+            raise left
+        return result
 
     return block
+
+
+async def without_exit(body: Coroutine[Any, Any, T]) -> tuple[T | None, SystemExit | None]:
+    """A task that ends with SystemExit takes the event loop, and so the worker, with it: hand it over instead."""
+    try:
+        return await body, None
+    except SystemExit as error:
+        return None, error

@@ -11,6 +11,7 @@ part. The 73 random bits make ids unguessable; the check, the number modulo 127,
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
 from pydantic_core import core_schema
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ID_HIGHEST",
+    "TIME_US_END",
     "Id",
     "IdMaker",
     "check_id",
@@ -32,6 +34,7 @@ __all__ = [
     "table_tag",
 ]
 
+# Covariant for the sake of mypy, which could not tell `Order | None` from `db.get(order_id)` otherwise.
 DocumentT_co = TypeVar("DocumentT_co", covariant=True)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -46,6 +49,9 @@ _RANDOM_BITS = 73
 
 ID_HIGHEST = "~"
 """Sorts after every id."""
+
+TIME_US_END = 1 << 55
+"""What an id's time is less than: the year 3111."""
 
 
 class Id(str, Generic[DocumentT_co]):
@@ -75,7 +81,7 @@ class Id(str, Generic[DocumentT_co]):
                 expected = None
             if expected and tag not in expected:
                 raise InvalidIdError(value, f"is the id of another table, not of {document_type.__name__}")
-            return Id(value)
+            return value if type(value) is Id else Id(value)
 
         def checked(value: str, info: core_schema.ValidationInfo) -> Id[Any]:
             try:
@@ -99,6 +105,11 @@ def check_id(value: object) -> str:
     """
     if not isinstance(value, str):
         raise InvalidIdError(value, f"is no id: ids are strings, this is a {type(value).__name__}")
+    return _checked_tag(value)
+
+
+@lru_cache(1_024)  # an id is checked wherever it is used: a few times in short order
+def _checked_tag(value: str) -> str:
     if len(value) != _LENGTH or not _CHARACTERS.issuperset(value):
         raise InvalidIdError(value, f"is no id: an id is {_LENGTH} lower-case letters and digits")
     number = int(value.translate(_TO_PYTHON), 32)
@@ -114,7 +125,7 @@ def creation_time_of(id: str) -> float:
 
 def first_id_at(tag: str, time_us: int) -> str:
     """A string that sorts before every id of the table made at or after `time_us`, and after all made before."""
-    time_us = min(max(time_us, 0), (1 << 55) - 1)
+    time_us = min(max(time_us, 0), TIME_US_END - 1)
     return tag + _encode(time_us, _TIME_END - _TAG_LENGTH)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Generic, Literal, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, ParamSpec, TypeVar
 
 __all__ = ["FunctionKind", "FunctionReference", "Handler", "LazyReference"]
 
@@ -41,12 +41,14 @@ class FunctionReference(Generic[P, R_co]):
         self.__doc__ = handler.function.__doc__
         self.__wrapped__ = handler.function
 
-    def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
-        kind = self.handler.kind
-        raise TypeError(
-            f"{self.name!r} is a {kind} and can't be called like a function; inside another function use "
-            f"'await ctx.run_{kind}({self.name}, …)', elsewhere 'await app.{kind}({self.name}, …)'"
-        )
+    if not TYPE_CHECKING:  # to a type checker it is not callable, so the call is an error in the editor already
+
+        def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+            kind = self.handler.kind
+            raise TypeError(
+                f"{self.name!r} is a {kind} and can't be called like a function; inside another function use "
+                f"'await ctx.run_{kind}({self.name}, …)', elsewhere 'await app.{kind}({self.name}, …)'"
+            )
 
     def __repr__(self) -> str:
         return f"<{self.handler.kind} {self.module}:{self.name}>"
@@ -78,8 +80,12 @@ class LazyReference(FunctionReference[..., Any]):
             raise TypeError(f"{self!r} names no function; it takes a module and a name: duly.{self._root}.emails.send")
         return "/".join(self._steps[:-1]) + ":" + self._steps[-1]
 
-    def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
-        raise TypeError(f"{self!r} is a reference and can't be called; pass it to run_after, run_mutation and the like")
+    if not TYPE_CHECKING:
+
+        def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+            raise TypeError(
+                f"{self!r} is a reference and can't be called; pass it to run_after, run_mutation and the like"
+            )
 
     def __repr__(self) -> str:
         return ".".join(("duly", self._root, *self._steps))

@@ -16,7 +16,7 @@ from duly._store.port import Transaction
 from duly._work.due import due_for, next_due_for
 from duly._work.lease import LeaseKeeper
 from duly._work.outcome import Looked
-from duly.errors import ArgumentError, ConflictError, NotSchedulableError, StoreError
+from duly.errors import AppNotOpenError, ArgumentError, ConflictError, NotSchedulableError, StoreError
 
 __all__ = ["INTERRUPTED", "Actions"]
 
@@ -173,6 +173,9 @@ class Actions:
             try:
                 recorded = await environment.store.transact(body)
                 break
+            except AppNotOpenError:
+                _log.warning("the outcome of %s (%s) is not recorded: the app was closed", job.id, state)
+                return
             except (ConflictError, StoreError) as fault:
                 failures += 1
                 if failures == 1:
@@ -189,10 +192,12 @@ class Actions:
 
     async def drain(self, seconds: float) -> None:
         """Waits for running actions, then cancels those that are left; each is recorded all the same (rule A4)."""
-        if self._running and seconds > 0:
-            await self._wait_for_end(seconds)
-        for task in self._running:
-            task.cancel()
+        try:
+            if self._running and seconds > 0:
+                await self._wait_for_end(seconds)
+        finally:  # also if the stop itself is cancelled: then nobody waits for them
+            for task in self._running:
+                task.cancel()
         while self._running:
             await asyncio.wait(self._running)
 

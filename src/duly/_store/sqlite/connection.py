@@ -30,7 +30,8 @@ def connect(path: Path | None, *, busy_timeout_ms: int = 0) -> apsw.Connection:
     with translated(where):
         connection = apsw.Connection(str(path) if path else ":memory:", statementcachesize=256)
         connection.set_busy_timeout(busy_timeout_ms)
-        for pragma in ("synchronous=FULL", "temp_store=MEMORY", "cache_size=-65536"):
+        # fullfsync: on macOS fsync alone leaves what was written in the drive's cache. It means nothing elsewhere.
+        for pragma in ("synchronous=FULL", "fullfsync=ON", "temp_store=MEMORY", "cache_size=-65536"):
             connection.execute(f"PRAGMA {pragma}")
         return connection
 

@@ -1,0 +1,84 @@
+"""Orders: placing, paying and archiving them."""
+
+from datetime import timedelta
+from typing import Literal, TypedDict
+
+import duly
+
+REMINDER_AFTER = timedelta(days=3)
+ARCHIVED_AFTER = timedelta(days=7)
+
+
+class Order(TypedDict):
+    email: str
+    items: list[str]
+    status: Literal["open", "paid", "archived"]
+    reminder_id: duly.Id[duly.ScheduledFunction] | None
+
+
+class Stamp(TypedDict):
+    """One for each order that was stamped: a ledger, to count effects by."""
+
+    order_id: duly.Id[Order]
+
+
+orders = duly.Table("orders", Order, indexes={"by_status": ["status"]})
+stamps = duly.Table("stamps", Stamp, indexes={"by_order": ["order_id"]})
+
+
+@duly.mutation
+async def create_order(ctx: duly.MutationCtx, email: str, items: list[str]) -> duly.Id[Order]:
+    """Stores the order; its mail, its reminder and its archiving are scheduled in the same transaction."""
+    order_id = await ctx.db.insert(orders, {"email": email, "items": items, "status": "open", "reminder_id": None})
+    # By path, because emails imports this module.
+    await ctx.scheduler.run_after(0, duly.internal.emails.send_confirmation, order_id=order_id)
+    reminder_id = await ctx.scheduler.run_after(REMINDER_AFTER, duly.internal.emails.send_reminder, order_id=order_id)
+    await ctx.db.patch(order_id, {"reminder_id": reminder_id})
+    await ctx.scheduler.run_after(ARCHIVED_AFTER, archive_order, order_id=order_id)
+    if "unobtainium" in items:
+        # Late on purpose: everything above is undone, the scheduled mail included.
+        raise duly.AppError({"code": "sold_out", "item": "unobtainium"})
+    return order_id
+
+
+@duly.mutation
+async def pay_order(ctx: duly.MutationCtx, order_id: duly.Id[Order]) -> None:
+    """Marks the order as paid; nobody is to be reminded any more."""
+    order = await ctx.db.get(order_id)
+    if order is None:
+        raise duly.AppError({"code": "no_such_order"})
+    if order["reminder_id"] is not None:
+        await ctx.scheduler.cancel(order["reminder_id"], missing_ok=True)  # it may have been sent already
+    await ctx.db.patch(order_id, {"status": "paid", "reminder_id": None})
+
+
+@duly.internal_mutation
+async def archive_order(ctx: duly.MutationCtx, order_id: duly.Id[Order]) -> None:
+    await ctx.db.patch(order_id, {"status": "archived"})
+
+
+@duly.internal_mutation
+async def stamp_order(ctx: duly.MutationCtx, order_id: duly.Id[Order]) -> None:
+    """Leaves one more stamp each time it takes effect."""
+    await ctx.db.insert(stamps, {"order_id": order_id})
+
+
+@duly.query
+async def get_order(ctx: duly.QueryCtx, order_id: duly.Id[Order]) -> Order | None:
+    return await ctx.db.get(order_id)
+
+
+@duly.query
+async def list_orders(ctx: duly.QueryCtx) -> list[Order]:
+    return await ctx.db.query(orders).collect()
+
+
+@duly.query
+async def list_stamps(ctx: duly.QueryCtx) -> list[Stamp]:
+    return await ctx.db.query(stamps).collect()
+
+
+@duly.query
+async def list_jobs(ctx: duly.QueryCtx) -> list[duly.ScheduledFunction]:
+    """The scheduled functions, in the order they were scheduled."""
+    return await ctx.db.system.query("_scheduled_functions").collect()
