@@ -584,9 +584,8 @@ async def test_a_range_of_an_index_begins_and_ends_where_it_says(place: int) -> 
 
 async def test_numbers_are_equal_whatever_their_type(database: str) -> None:
     async with make_app(database).client() as app:
-        ids = await insert_all(
-            app, loose, [{"value": 1}, {"value": 1.0}, {"value": 0.0}, {"value": -0.0}, {"value": True}]
-        )
+        numbers: list[Any] = [1, 1.0, 0.0, -0.0, True]
+        ids = await insert_all(app, loose, [{"value": number} for number in numbers])
 
         async def read(value: Any) -> list[str]:
             found = await reading(app, lambda ctx: ctx.db.query(loose).with_index("by_value", value=value).collect())
@@ -651,7 +650,7 @@ async def test_an_index_that_is_not_declared_is_named_with_those_that_are(databa
 
 async def test_an_index_of_a_nested_field(database: str) -> None:
     async with make_app(database).client() as app:
-        people = [
+        people: list[dict[str, Any]] = [
             {"name": "Dan", "address": {"city": "Rome"}},
             {"name": "Ann", "address": {"city": "Rome"}},
             {"name": "Bob", "address": {"city": "Bern"}},

@@ -97,6 +97,8 @@ class App:
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"the name of an app is __name__, a str, not {name!r}")
+        if database is not None and not isinstance(database, str):
+            raise TypeError(f"database is a URL such as 'sqlite:///shop.db', not {database!r}")
         if isinstance(concurrent_actions, bool) or not isinstance(concurrent_actions, int):
             raise TypeError(f"concurrent_actions is an int, not {concurrent_actions!r}")
         if concurrent_actions < 1:

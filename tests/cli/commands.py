@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +46,7 @@ class Running:
             stderr=subprocess.STDOUT,
             text=True,
             encoding="utf-8",
+            start_new_session=True,
         )
         self.lines: list[str] = []
         self._queue: queue.Queue[str | None] = queue.Queue()
@@ -74,6 +76,10 @@ class Running:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def press_ctrl_c(self) -> None:
+        """What a terminal does: the command and all it has started get the signal."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
     def ended(self) -> int:
         """The exit code, once it has ended; the rest of its lines are in `lines`."""
         code = self.process.wait(DEADLINE_S)
@@ -83,9 +89,9 @@ class Running:
         return code
 
     def end(self) -> None:
-        """Leaves nothing behind."""
-        if self.process.poll() is None:
-            self.process.kill()
+        """Leaves nothing behind, of what it started either."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(DEADLINE_S)
         self._reader.join(DEADLINE_S)
         if self.process.stdout is not None:

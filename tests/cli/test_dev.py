@@ -122,6 +122,17 @@ def test_dev_ends_at_once_when_there_is_no_such_app(duly: Duly) -> None:
     assert "there is no module 'nothing_here'" in result.err
 
 
+def test_A4_ctrl_c_lets_a_running_action_finish_though_the_app_hears_it_too(shop: Duly) -> None:
+    dev = started(shop, "jobs")
+    schedule(shop, "jobs:waits")
+    dev.until("waiting")
+    dev.press_ctrl_c()
+    dev.until("stopping: takes nothing new and waits up to 30 s for a running action")
+    (shop.folder / "go").touch()
+    dev.until("✓ success")
+    assert dev.ended() == 0, dev.lines
+
+
 def test_A4_dev_stops_gracefully_and_at_once_when_asked_twice(shop: Duly) -> None:
     dev = started(shop, "jobs")
     schedule(shop, "jobs:waits")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -249,12 +248,9 @@ asyncio.run(opened.open([]))
 """
 
 
-async def test_T2_every_commit_is_synced_before_the_caller_hears_of_it(tmp_path: Path) -> None:
-    store = SQLiteStore(tmp_path / "test.db", SystemClock())
-    await store.open([])
-    try:
-        writer: Any = store._writer
-        assert writer.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
-        assert writer.execute("PRAGMA synchronous").fetchall() == [(2,)]  # FULL
-    finally:
-        await store.close()
+async def test_a_file_that_is_no_database_is_one_clear_error_and_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "letter.txt"
+    path.write_text("Dear customer, " * 1_000)
+    with pytest.raises(duly.errors.StoreError, match="is not a duly database"):
+        await duly.App(mortal.__name__, database=f"sqlite:///{path}").client().__aenter__()
+    assert path.read_text() == "Dear customer, " * 1_000

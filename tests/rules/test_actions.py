@@ -3,7 +3,6 @@
 import asyncio
 import contextvars
 import os
-import sqlite3
 import sys
 import threading
 import time
@@ -12,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import apsw
 import pytest
 
 import duly
@@ -144,11 +144,14 @@ def state_of(job: Json) -> str:
 
 
 def state_on_disk(database: str, job_id: str) -> str:
-    """The state as another program sees it."""
-    connection = sqlite3.connect(database.removeprefix("sqlite:///"))
+    """The state on a connection of its own.
+
+    By the same driver: a second copy of SQLite in one process breaks the locks of the first.
+    """
+    connection = apsw.Connection(database.removeprefix("sqlite:///"), flags=apsw.SQLITE_OPEN_READONLY)
     try:
-        row = connection.execute("SELECT state FROM _scheduled_functions WHERE id = ?", (job_id,)).fetchone()
-        return cast("str", row[0])
+        ((state,),) = connection.execute("SELECT state FROM _scheduled_functions WHERE id = ?", (job_id,)).fetchall()
+        return cast("str", state)
     finally:
         connection.close()
 

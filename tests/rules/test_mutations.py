@@ -269,6 +269,7 @@ async def test_M1_what_a_crash_left_pending_runs_after_the_restart(
 ) -> None:
     source = f"""
         import asyncio
+        from datetime import timedelta
         import duly
 
         @duly.mutation
@@ -277,7 +278,7 @@ async def test_M1_what_a_crash_left_pending_runs_after_the_restart(
             print("inside", flush=True)
             await asyncio.Event().wait()
 
-        app = duly.App(__name__, database={file_database!r}, mutation_timeout=__import__("datetime").timedelta(minutes=9))
+        app = duly.App(__name__, database={file_database!r}, mutation_timeout=timedelta(minutes=9))
 
         async def main():
             async with app:

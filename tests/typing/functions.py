@@ -1,7 +1,7 @@
 """Functions and tables for `good.py` and `bad.py`: one of each kind and shape."""
 
 from datetime import datetime, timedelta
-from typing import Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import duly
 
@@ -16,8 +16,16 @@ class User(TypedDict):
     name: str
 
 
+class Job(TypedDict):
+    """With an `Any` in it, which must not make an `Any` of what it is in."""
+
+    job_id: duly.Id[duly.ScheduledFunction] | None
+    payload: dict[str, Any]
+
+
 orders = duly.Table("orders", Order, indexes={"by_status": ["status"]})
 users = duly.Table("users", User)
+jobs = duly.Table("jobs", Job)
 loose = duly.Table("loose")
 
 

@@ -6,12 +6,14 @@ from typing import Any, assert_type
 
 import duly
 from tests.typing.functions import (
+    Job,
     Order,
     User,
     archive_order,
     count_orders,
     create_order,
     get_order,
+    jobs,
     loose,
     orders,
     resize,
@@ -147,6 +149,21 @@ def acts_in_a_thread(ctx: duly.SyncActionCtx, order_id: duly.Id[Order]) -> None:
     assert_type(ctx.scheduler.cancel(job_id), None)
     assert_type(ctx.now, datetime)
     assert_type(ctx.auth.identity(), Mapping[str, Any] | None)
+
+
+@duly.mutation
+async def any_within(ctx: duly.MutationCtx, id: duly.Id[Job], either: duly.Id[Job] | duly.Id[Order]) -> Job | None:
+    assert_type(await ctx.db.get(id), Job | None)
+    assert_type(await ctx.db.insert(jobs, {"job_id": None, "payload": {}}), duly.Id[Job])
+    assert_type(await ctx.db.query(jobs).first(), Job | None)
+    assert_type(await ctx.run_mutation(any_within, id, id), Job | None)
+    job = await ctx.db.get(id)
+    if job is not None:
+        assert_type(duly.id_of(job), duly.Id[Job])
+        await ctx.db.replace(id, job)
+        await ctx.db.replace(id, {"job_id": None, "payload": {"a": 1}})
+    await ctx.db.delete(either)
+    return await ctx.db.get(id)
 
 
 def an_id_is_a_string(order_id: duly.Id[Order]) -> str:

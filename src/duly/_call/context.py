@@ -58,10 +58,11 @@ class Auth:
 class _Ctx:
     """What every context has."""
 
+    _random: random.Random | None = None
+
     def __init__(self, environment: Environment, chain: CallChain) -> None:
         self._environment = environment
         self._chain = chain
-        self._random: random.Random | None = None
 
     @property
     def random(self) -> random.Random:
@@ -128,14 +129,14 @@ class MutationCtx(QueryCtx):
             await ctx.scheduler.run_after(0, send_receipt, order_id=order_id)
     """
 
-    def __init__(self, scope: Scope, calls: Calls) -> None:
-        super().__init__(scope, calls)
-        self._db = DatabaseWriter(scope)
-        self._scheduler: Scheduler | None = None
+    _db: DatabaseWriter | None = None
+    _scheduler: Scheduler | None = None
 
     @property
     def db(self) -> DatabaseWriter:
         """The documents, and writing them: see `DatabaseWriter`."""
+        if self._db is None:
+            self._db = DatabaseWriter(self._scope)
         return self._db
 
     @property
@@ -143,12 +144,7 @@ class MutationCtx(QueryCtx):
         """Schedules within this transaction: see `Scheduler`."""
         if self._scheduler is None:
             scope = self._scope
-
-            async def in_scope(body: Callable[[Scope], Any]) -> Any:
-                return await body(scope)
-
-            registry = self._environment.registry
-            self._scheduler = Scheduler(registry, self._chain, lambda: scope.now_ms, in_scope)
+            self._scheduler = Scheduler(self._environment.registry, self._chain, lambda: scope.now_ms, scope.within)
         return self._scheduler
 
     @overload

@@ -11,7 +11,7 @@ from duly._call.registry import SYSTEM_TAG
 from duly._call.scope import Scope
 from duly._ground import values
 from duly._ground.clock import datetime_of
-from duly._ground.ids import Id, check_id, creation_time_of
+from duly._ground.ids import Id, PlainText, check_id, creation_time_of
 from duly._model.job import SYSTEM_TABLE, ScheduledFunction, job_document
 from duly._model.limits import DOCUMENT_BYTES_MAX
 from duly._model.schema import Index, Table, index_key
@@ -168,14 +168,16 @@ class DatabaseReader:
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
-        self.system = SystemReader(scope)
 
-    # An `Id` is a `str`, so mypy sees an overlap. It is meant: what is known only as a `str` yields a plain dict, and
-    # every document is one.
+    @property
+    def system(self) -> SystemReader:
+        """The scheduled functions: see `SystemReader`."""
+        return SystemReader(self._scope)
+
     @overload
-    async def get(self, id: Id[D], /) -> D | None: ...  # type: ignore[overload-overlap]
+    async def get(self, id: Id[D], /) -> D | None: ...
     @overload
-    async def get(self, id: str, /) -> dict[str, Any] | None: ...
+    async def get(self, id: PlainText, /) -> dict[str, Any] | None: ...
     async def get(self, id: Any, /) -> Any:
         """A document by its id; None if there is none. It carries `_id` and `_creationTime`.
 
@@ -191,16 +193,13 @@ class DatabaseReader:
     async def _find(self, id: Any) -> tuple[Table[Any], str | None]:
         scope = self._scope
         await scope.enter()
-        table = await self._table_of(id)
+        tag = check_id(id)
+        table = scope.environment.registry.known_table(tag) or await self._unknown_table(tag, id)
         body = await scope.tx.get_document(id)
         scope.usage.read(1)
         return table, body
 
-    async def _table_of(self, id: Any) -> Table[Any]:
-        tag = check_id(id)
-        known = self._scope.environment.registry.known_table(tag)
-        if known is not None:
-            return known
+    async def _unknown_table(self, tag: str, id: Any) -> Table[Any]:
         name = None if tag == SYSTEM_TAG else await self._scope.tx.table_name(tag)
         return self._scope.environment.registry.table_of(tag, id, name)
 
@@ -347,9 +346,10 @@ async def _move_entries(scope: Scope, stored: Any, id: str, before: Any, after: 
 def _without_system_fields(id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """What was read may be written back as it is; changing the id or the creation time is refused."""
     rest = dict(fields)
-    for field, value in (("_id", id), ("_creationTime", creation_time_of(id))):
-        if field in rest and rest.pop(field) != value:
-            raise InvalidValueError("can't be changed", field)
+    if "_id" in rest and rest.pop("_id") != id:
+        raise InvalidValueError("can't be changed", "_id")
+    if "_creationTime" in rest and rest.pop("_creationTime") != creation_time_of(id):
+        raise InvalidValueError("can't be changed", "_creationTime")
     return rest
 
 

@@ -35,6 +35,13 @@ class Drive:
         waits: Called once with where the handler waits for the world; returns the error to end it with, or None.
     """
 
+    # Until the handler suspends, which few do.
+    _task: asyncio.Task[Any] | None = None
+    _error: DulyError | None = None
+    _handle: asyncio.Handle | None = None
+    _turns = 0
+    _calls_seen = 0
+
     def __init__(
         self, coroutine: Coroutine[Any, Any, T], scope: Scope, waits: Callable[[str], MutationWaitError | None]
     ) -> None:
@@ -43,16 +50,10 @@ class Drive:
         self._waits = waits
         # Of its own, so that nothing it sets is seen by the next handler on the same task.
         self._context = contextvars.copy_context()
-        self._context.run(inside.set, scope.path)
-        self._task: asyncio.Task[Any] | None = None
-        self._error: DulyError | None = None
-        self._turns = 0
-        self._calls_seen = 0
-        self._handle: asyncio.Handle | None = None
 
     def __await__(self) -> Generator[Any, Any, Any]:
         try:
-            awaited = self._step(partial(self._coroutine.send, None))
+            awaited = self._step(self._begin)
         except StopIteration as stop:
             return stop.value
         return (yield from self._suspended(awaited))
@@ -95,6 +96,10 @@ class Drive:
         finally:
             if timer is not None:
                 timer.cancel()
+
+    def _begin(self) -> Any:
+        inside.set(self._scope.path)
+        return self._coroutine.send(None)
 
     def _step(self, resume: Callable[[], Any]) -> Any:
         try:

@@ -51,11 +51,7 @@ class Runner:
     async def mutation(self, chain: CallChain, target: Target, args: tuple[Any, ...], kwargs: Arguments) -> Any:
         function, arguments = self._prepare("mutation", target, args, kwargs)
         started = self.environment.clock.now_ms()
-
-        async def body(tx: Transaction) -> tuple[Any, list[Event]]:
-            return await self.mutate(tx, chain, function, arguments)
-
-        result, events = await self._persistently(body)
+        result, events = await self._persistently(lambda tx: self.mutate(tx, chain, function, arguments))
         if self.environment.observer is not None:
             now = self.environment.clock.now_ms()
             called = Event("called", function.path, now, None, "mutation", duration_ms=now - started)
@@ -194,7 +190,7 @@ class Runner:
             raise FunctionKindError(
                 function.path, function.kind, f"{function.path!r} is a {function.kind}, not a {kind}; run it as one"
             )
-        if not nested:
+        if not nested and inside.get() is not None:
             self._refuse_inside(f"the {kind} {function.path!r}", f"ctx.run_{kind}")
         return function, function.signature.bind(args, kwargs, registry.tags)
 

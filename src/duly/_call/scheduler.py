@@ -167,15 +167,12 @@ class Scheduler:
         arguments = function.signature.bind(args, kwargs, self._registry.tags)
         text = function.signature.dump(arguments)
 
-        async def body(scope: Scope) -> Id[ScheduledFunction]:
-            await scope.enter()
-            return await self._insert(scope, function.path, kind, now, requested, text)
-
-        return await self._in_scope(body)
+        return await self._in_scope(lambda scope: self._insert(scope, function.path, kind, now, requested, text))
 
     async def _insert(
         self, scope: Scope, path: str, kind: JobKind, now: float, requested: float, text: str
     ) -> Id[ScheduledFunction]:
+        await scope.enter()
         scope.usage.schedule(len(text.encode()) if not text.isascii() else len(text))
         state: JobState = "canceled" if await self._is_cut_off(scope) else "pending"
         canceled = state == "canceled"

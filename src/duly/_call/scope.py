@@ -1,11 +1,11 @@
 """What one run of a query or mutation may use: its transaction, its share of the limits, its time."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from duly._call.registry import Registry
 from duly._ground.clock import Clock
@@ -18,6 +18,8 @@ from duly._store.port import Store, Transaction
 from duly.errors import DulyError, LimitError
 
 __all__ = ["CallChain", "Environment", "Scope"]
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -40,8 +42,7 @@ class Environment:
                 self.observer(event)
 
 
-@dataclass(frozen=True, slots=True)
-class CallChain:
+class CallChain(NamedTuple):
     """Who began: the scheduled function at the root, if any, and whether it is an action (rules C2 and C4)."""
 
     job_id: Id[ScheduledFunction] | None = None
@@ -94,7 +95,8 @@ class Scope:
     async def enter(self) -> None:
         """Before every call on the database or the scheduler: is this run still the one that may?"""
         self.usage.calls += 1
-        self._check_open()
+        if not self.open or self._parent is not None:
+            self._check_open()
         self.check_time()
         while self._child is not None and self._child.locked():
             # A nested mutation is under way, and this call, made at the same time, is not part of it.
@@ -120,9 +122,12 @@ class Scope:
                 f"{self.path!r} returned while a mutation that it runs had not ended; await every ctx.run_mutation"
             )
 
+    async def within(self, body: Callable[["Scope"], Awaitable[T]]) -> T:
+        """Runs a body in this scope. (The scheduler of an action has none, and makes one for each call.)"""
+        return await body(self)
+
     def check_time(self) -> None:
-        clock = self.environment.clock
-        if self.deadline is not None and clock.monotonic() > self.deadline:
+        if self.deadline is not None and self.environment.clock.monotonic() > self.deadline:
             raise self.out_of_time()
 
     def out_of_time(self) -> LimitError:

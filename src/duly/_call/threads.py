@@ -46,9 +46,11 @@ def blocker(loop: asyncio.AbstractEventLoop) -> Callable[[Coroutine[Any, Any, An
     """What the ctx of a plain action calls to run a coroutine on the loop and wait for it in the thread."""
 
     def block(coroutine: Coroutine[Any, Any, Any]) -> Any:
+        body = without_exit(coroutine)
         try:
-            result, left = asyncio.run_coroutine_threadsafe(without_exit(coroutine), loop).result()
+            result, left = asyncio.run_coroutine_threadsafe(body, loop).result()
         except RuntimeError:
+            body.close()
             coroutine.close()
             raise
         if left is not None:

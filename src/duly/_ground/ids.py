@@ -12,7 +12,7 @@ part. The 73 random bits make ids unguessable; the check, the number modulo 127,
 import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, Protocol, SupportsIndex, TypeVar, get_args
 
 from pydantic_core import core_schema
 
@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ID_HIGHEST",
+    "ID_METADATA",
     "TIME_US_END",
     "Id",
     "IdMaker",
+    "PlainText",
     "check_id",
     "creation_time_of",
     "first_id_at",
@@ -47,11 +49,23 @@ _TIME_END = 16
 _CHECK_MODULUS = 127
 _RANDOM_BITS = 73
 
+ID_METADATA = {"duly": "id"}
+"""How an id is told in a pydantic schema."""
+
 ID_HIGHEST = "~"
 """Sorts after every id."""
 
 TIME_US_END = 1 << 55
 """What an id's time is less than: the year 3111."""
+
+
+class PlainText(Protocol):
+    """To a type checker a `str` that is no `Id`, so that overloads can tell the two apart. At run time an `Id` is a `str`.
+
+    Overloads for `Id` and `str` would both match an `Id` whose document holds an `Any`, and mypy makes that an `Any`.
+    """
+
+    def expandtabs(self, tabsize: SupportsIndex = 8) -> str: ...
 
 
 class Id(str, Generic[DocumentT_co]):
@@ -67,6 +81,10 @@ class Id(str, Generic[DocumentT_co]):
     """
 
     __slots__ = ()
+
+    if TYPE_CHECKING:
+        # What makes it no `PlainText`. A method that nobody calls on an id.
+        def expandtabs(self) -> None: ...  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: "GetCoreSchemaHandler") -> core_schema.CoreSchema:
@@ -89,7 +107,7 @@ class Id(str, Generic[DocumentT_co]):
             except InvalidIdError as error:
                 raise ValueError(str(error)) from error
 
-        return core_schema.with_info_after_validator_function(checked, core_schema.str_schema())
+        return core_schema.with_info_after_validator_function(checked, core_schema.str_schema(), metadata=ID_METADATA)
 
 
 def table_tag(table: str) -> str:

@@ -10,7 +10,13 @@ from pydantic import TypeAdapter, ValidationError
 from duly._ground.ids import table_tag
 from duly._ground.keys import ABSENT, encode_key
 from duly._model.limits import INDEX_KEY_BYTES_MAX
-from duly._model.signature import adapter_of, describe_problems
+from duly._model.signature import (
+    PLAIN_SCHEMAS,
+    SCHEMA_NOTES,
+    adapter_of,
+    describe_problems,
+    is_stored_as_validated,
+)
 from duly.errors import LimitError, SchemaError
 
 __all__ = ["Index", "Table", "index_key"]
@@ -20,10 +26,7 @@ DocumentT = TypeVar("DocumentT")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
 _RESERVED = {"by_id", "by_creation_time"}
 # What reads back as it was written. A type made of these needs no validation when it is read.
-_PLAIN_SCHEMAS = {
-    "typed-dict", "typed-dict-field", "str", "int", "float", "bool", "none", "bytes", "list", "dict", "literal",
-    "nullable", "union", "any", "definitions", "definition-ref",
-}  # fmt: skip
+_READ_AS_WRITTEN = PLAIN_SCHEMAS | {"any"}
 
 
 class Index(typing.NamedTuple):
@@ -77,6 +80,7 @@ class Table(Generic[DocumentT]):
             self._check_index(index)
         self._adapter: TypeAdapter[Any] | None = None
         self._converts = False
+        self._stored_as_validated = False
 
     def __repr__(self) -> str:
         return f"Table({self.name!r})"
@@ -103,17 +107,17 @@ class Table(Generic[DocumentT]):
             >>> Table("notes").dump({"text": "buy tea"})
             {'text': 'buy tea'}
         """
-        if not isinstance(document, Mapping):
+        if type(document) is not dict and not isinstance(document, Mapping):
             raise SchemaError(f"a document of table {self.name!r} must be a dict, not {document!r}")
         if self.document is None:
             return document
         adapter = self._validator()
         try:
-            validated = adapter.validate_python({"document": document})
+            validated = adapter.validator.validate_python({"document": document})
         except ValidationError as error:
             problems = "; ".join(_within(problem) for problem in describe_problems(error))
             raise SchemaError(f"the document does not fit table {self.name!r}: {problems}") from None
-        return adapter.dump_python(validated)["document"]
+        return (validated if self._stored_as_validated else adapter.dump_python(validated))["document"]
 
     def load(self, document: dict[str, Any]) -> dict[str, Any]:
         """The stored document as its type says: strings become datetimes again, and so on. Raises `SchemaError`.
@@ -143,6 +147,7 @@ class Table(Generic[DocumentT]):
             except TypeError as error:
                 raise SchemaError(str(error)) from error
             self._converts = not _is_plain(self._adapter.core_schema)
+            self._stored_as_validated = is_stored_as_validated(self._adapter.core_schema)
         return self._adapter
 
 
@@ -173,15 +178,13 @@ def _within(problem: str) -> str:
 
 
 def _is_plain(schema: Any) -> bool:
-    if isinstance(schema, dict):
-        kind = schema.get("type")
-        if isinstance(kind, str) and "expected" not in schema and kind not in _PLAIN_SCHEMAS:
-            return False
-        return all(
-            _is_plain(part)
-            for name, part in schema.items()
-            if name not in ("metadata", "serialization", "config", "cls")
-        )
     if isinstance(schema, (list, tuple)):
         return all(_is_plain(part) for part in schema)
-    return True
+    if not isinstance(schema, dict):
+        return True
+    kind = schema.get("type")
+    if not isinstance(kind, str):  # fields by name
+        return all(_is_plain(part) for part in schema.values())
+    if kind not in _READ_AS_WRITTEN:
+        return False
+    return all(_is_plain(part) for name, part in schema.items() if name not in SCHEMA_NOTES)

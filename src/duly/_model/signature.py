@@ -11,14 +11,31 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from duly._ground import values
+from duly._ground.ids import ID_METADATA
 from duly._model.typed_dicts import teach_typed_dicts
 from duly.errors import ArgumentError, InvalidValueError, ReturnValueError
 
-__all__ = ["Signature", "adapter_of", "describe_problems"]
+__all__ = [
+    "PLAIN_SCHEMAS",
+    "SCHEMA_NOTES",
+    "Signature",
+    "adapter_of",
+    "describe_problems",
+    "is_stored_as_validated",
+]
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 TagsByType = Mapping[Any, frozenset[str]]
+
+PLAIN_SCHEMAS = frozenset([
+    "typed-dict", "typed-dict-field", "str", "int", "float", "bool", "none", "bytes", "list", "dict", "literal",
+    "nullable", "union", "definitions", "definition-ref",
+])  # fmt: skip
+"""The pydantic schemas whose validated values are values that can be stored."""
+
+SCHEMA_NOTES = frozenset(["metadata", "serialization", "config", "cls"])
+"""What is in a pydantic schema without being a schema."""
 
 
 class Signature:
@@ -56,7 +73,10 @@ class Signature:
             optional = parameter.default is not inspect.Parameter.empty
             fields[parameter.name] = typing_extensions.NotRequired[hint] if optional else hint
         self._arguments = adapter_of(f"{path} arguments", fields)
+        self._validate = self._arguments.validator.validate_python
+        self._stored_as_validated = is_stored_as_validated(self._arguments.core_schema)
         returned = hints.get("return", Any)
+        self._returns_none = returned is type(None)
         # A document that was read carries `_id` and `_creationTime` beside the fields of its type, and may be returned.
         self._returned = None if returned is Any else adapter_of(f"{path} return value", {"value": returned}, "allow")
 
@@ -65,7 +85,7 @@ class Signature:
         if args:
             kwargs = self._name_positional(args, kwargs)
         try:
-            return cast("dict[str, Any]", self._arguments.validate_python(kwargs, context=tags))
+            return cast("dict[str, Any]", self._validate(kwargs, context=tags))
         except ValidationError as error:
             raise ArgumentError(self.path, describe_problems(error)) from None
 
@@ -75,7 +95,7 @@ class Signature:
                 self.path, [f"are too many: it takes {len(self._positional)} by position, not {len(args)}"]
             )
         named = dict(zip(self._positional, args, strict=False))
-        if twice := named.keys() & kwargs.keys():
+        if kwargs and (twice := named.keys() & kwargs.keys()):
             raise ArgumentError(self.path, [f"{min(twice)}: was given twice, by position and by name"])
         return named | kwargs
 
@@ -93,6 +113,8 @@ class Signature:
             raise ArgumentError(self.path, [f"can't be stored as JSON: {error}"]) from error
 
     def _dump_values(self, arguments: dict[str, Any]) -> Any:
+        if self._stored_as_validated:
+            return arguments
         # In Python mode bytes and special floats stay what they are; they have escapes of our own. Round trip: without
         # computed fields, and so that what was parsed is parsed again.
         dumped = self._arguments.dump_python(arguments, by_alias=False, round_trip=True, warnings="error")
@@ -122,7 +144,7 @@ class Signature:
 
     def check_return(self, value: Any, tags: TagsByType) -> Any:
         """The return value, converted to its annotation. Raises `ReturnValueError`."""
-        if self._returned is None:
+        if self._returned is None or (value is None and self._returns_none):
             return value
         try:
             return self._returned.validate_python({"value": value}, context=tags)["value"]
@@ -143,15 +165,31 @@ def adapter_of(name: str, fields: dict[str, Any], extra: Literal["forbid", "allo
     for hint in fields.values():
         teach_typed_dicts(hint)
     make_typed_dict: Any = typing_extensions.TypedDict  # the functional form, with names known at run time only
-    shape = make_typed_dict(name.replace(" ", "_"), fields)
-    shape.__pydantic_config__ = ConfigDict(extra=extra)
     try:
+        shape = make_typed_dict(name.replace(" ", "_"), fields)
+        shape.__pydantic_config__ = ConfigDict(extra=extra)
         return TypeAdapter(shape)
-    except (PydanticUserError, NameError) as error:
+    except (PydanticUserError, NameError, TypeError) as error:  # TypeError: an annotation that is no type at all
         message = str(error).splitlines()[0]
         raise TypeError(
             f"the {name.partition(' ')[2]} of {name.partition(' ')[0]!r} can't be validated: {message}"
         ) from error
+
+
+def is_stored_as_validated(schema: Any) -> bool:
+    """Whether what fits a schema is made of values, or ids, and no serializer has a say in how it is stored."""
+    if isinstance(schema, (list, tuple)):
+        return all(is_stored_as_validated(part) for part in schema)
+    if not isinstance(schema, dict):
+        return True
+    kind = schema.get("type")
+    if not isinstance(kind, str):  # fields by name
+        return all(is_stored_as_validated(part) for part in schema.values())
+    if "serialization" in schema:
+        return False
+    if kind not in PLAIN_SCHEMAS:
+        return schema.get("metadata") == ID_METADATA
+    return all(is_stored_as_validated(part) for name, part in schema.items() if name not in SCHEMA_NOTES)
 
 
 def _plain(value: Any) -> Any:

@@ -34,9 +34,11 @@ async def due_for(
 
 async def _candidates(tx: Transaction, registry: Registry, kind: JobKind, now: float, limit: int) -> list[Job]:
     jobs = await tx.due_jobs(kind, now, limit)
-    for name, due in await _parked(tx, registry, kind):
-        if due <= now:
-            jobs += await tx.parked_jobs(name, now, limit)
+    parked = [name for name, due in await _parked(tx, registry, kind) if due <= now]
+    if not parked:
+        return jobs
+    for name in parked:
+        jobs += await tx.parked_jobs(name, now, limit)
     jobs.sort(key=lambda job: (job.due, job.id))
     return jobs[:limit]
 

@@ -57,7 +57,9 @@ class LeaseKeeper:
     def _keep(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait(self._every_s if self._held else None)
+                # Closed before it came to wait: nobody will notify it again.
+                if not self._closed:
+                    self._changed.wait(self._every_s if self._held else None)
                 if self._closed:
                     return
                 held = self._held

@@ -1,12 +1,14 @@
 """Times as people read them."""
 
 from datetime import datetime
+from itertools import pairwise
 
 from duly._ground.clock import datetime_of
 
 __all__ = ["clock_time", "duration", "full_time", "moment", "relative_time"]
 
 _UNITS = [("day", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)]
+"""The units, longest first, in milliseconds."""
 
 
 def duration(ms: float) -> str:
@@ -17,7 +19,11 @@ def duration(ms: float) -> str:
         return f"{ms:.0f} ms"
     if ms < 10_000:
         return f"{ms / 1_000:.1f}".removesuffix(".0") + " s"
-    return _in_units(ms, 2)
+    for (unit, length), (smaller, smaller_length) in pairwise(_UNITS):
+        if ms >= length:
+            rest = ms % length // smaller_length
+            return _count(ms // length, unit) + (f" {_count(rest, smaller)}" if rest else "")
+    return _count(ms // 1_000, "s")
 
 
 def relative_time(at_ms: float, now_ms: float) -> str:
@@ -25,25 +31,18 @@ def relative_time(at_ms: float, now_ms: float) -> str:
     away = at_ms - now_ms
     if abs(away) < 1_000:
         return "now"
-    # A moment after scheduling something for in seven days it is still in 7 days, not in 6 days 23 h.
-    text = _in_units(abs(away) + 500, 1)
+    text = _count(abs(away) // 1_000, "s")
+    for (unit, length), (_, smaller_length) in pairwise(_UNITS):
+        # A second after something was scheduled for in seven days it is still in 7 days, not in 6.
+        about = abs(away) + smaller_length / 2
+        if about >= length:
+            text = _count(about // length, unit)
+            break
     return f"in {text}" if away > 0 else f"{text} ago"
 
 
-def _in_units(ms: float, units_max: int) -> str:
-    for index, (unit, length) in enumerate(_UNITS):
-        if ms < length:
-            continue
-        count, rest = divmod(ms, length)
-        if units_max == 1 and index < len(_UNITS) - 1:
-            count = round(ms / length)
-        text = f"{count:.0f} {unit}{'s' if unit == 'day' and count != 1 else ''}"
-        if units_max > 1 and index < len(_UNITS) - 1:
-            smaller, small_length = _UNITS[index + 1]
-            if small := rest // small_length:
-                text += f" {small:.0f} {smaller}"
-        return text
-    return f"{ms:.0f} ms"
+def _count(number: float, unit: str) -> str:
+    return f"{number:.0f} {unit}{'s' if unit == 'day' and number != 1 else ''}"
 
 
 def moment(at_ms: float, now_ms: float) -> str:

@@ -57,7 +57,13 @@ class SQLiteTransaction:
     def _change(self, name: str, bindings: tuple[Any, ...]) -> bool:
         """Whether the statement changed a row."""
         assert self._writable, f"{name} in a transaction that only reads"
-        self._execute(name, bindings)
+        if self._fault is not None:
+            raise self._fault
+        try:
+            self._cursor.execute(_SQL[name], bindings)
+        except apsw.Error as error:
+            self._fault = translate(error, self._shared.where)
+            raise self._fault from error
         return self._connection.changes() > 0
 
     def _note(self, topic: Topic, due: float | None) -> None:

@@ -1,0 +1,1 @@
+"""Databases that can't be used as they are."""

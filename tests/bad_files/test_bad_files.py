@@ -1,0 +1,227 @@
+"""Each gives one clear error that says what to do; nothing acknowledged is lost; the worker lives on."""
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import duly
+from duly._ground.clock import SystemClock
+from duly._store.sqlite.store import SQLiteStore
+from duly._store.statements import migrations_of
+from duly.errors import StoreError, StoreUnavailableError
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@duly.mutation
+async def note(ctx: duly.MutationCtx, text: str) -> None:
+    await ctx.db.insert("notes", {"text": text})
+
+
+@duly.query
+async def notes(ctx: duly.QueryCtx) -> list[str]:
+    return [document["text"] async for document in ctx.db.query("notes")]
+
+
+def app_on(path: Path) -> duly.App:
+    return duly.App(__name__, database=f"sqlite:///{path}")
+
+
+async def refusal(path: Path) -> str:
+    with pytest.raises(StoreError) as caught:
+        async with app_on(path):
+            pass
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "letter.txt"
+    path.write_text("Dear reader, this is a letter and not a database.\n" * 100)
+    before = path.read_bytes()
+    assert "is not a duly database" in await refusal(path)
+    assert path.read_bytes() == before
+
+
+async def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
+    path = tmp_path / "empty.db"
+    path.touch()
+    async with app_on(path) as app:
+        await app.mutation(note, text="hello")
+        assert await app.query(notes) == ["hello"]
+
+
+async def test_a_folder(tmp_path: Path) -> None:
+    assert "is a folder" in await refusal(tmp_path)
+
+
+async def test_a_missing_folder(tmp_path: Path) -> None:
+    message = await refusal(tmp_path / "nowhere" / "shop.db")
+    assert "does not exist; create it" in message
+
+
+async def test_a_damaged_file(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    async with app_on(path) as app:
+        for number in range(200):
+            await app.mutation(note, text=f"{number}" * 100)
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(os.urandom(size - 4096))
+    with pytest.raises(StoreError, match="is damaged; restore it from a backup"):
+        async with app_on(path) as app:
+            await app.query(notes)
+
+
+async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    async with app_on(path) as app:
+        await app.mutation(note, text="hello")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE _duly SET schema_version = 99")
+    connection.close()
+    assert "written by a newer duly (schema version 99" in await refusal(path)
+
+
+async def test_an_older_schema_is_migrated_forward(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    async with app_on(path) as app:
+        await app.mutation(note, text="hello")
+    now = migrations_of("sqlite")
+    store = SQLiteStore(path, SystemClock(), [*now, "CREATE TABLE _next (id INTEGER); INSERT INTO _next VALUES (7);"])
+    await store.open([])
+    await store.close()
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT schema_version FROM _duly").fetchall() == [(len(now) + 1,)]
+    assert connection.execute("SELECT id FROM _next").fetchall() == [(7,)]
+    assert connection.execute("SELECT count(*) FROM _documents").fetchall() == [(1,)]
+    connection.close()
+
+
+async def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    async with app_on(path) as app:
+        await app.mutation(note, text="hello")
+    now = migrations_of("sqlite")
+    store = SQLiteStore(path, SystemClock(), [*now, "CREATE TABLE _next (id INTEGER);", "CREATE TABLE _next (oops);"])
+    with pytest.raises(StoreError):
+        await store.open([])
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT schema_version FROM _duly").fetchall() == [(len(now),)]
+    assert connection.execute("SELECT name FROM sqlite_master WHERE name = '_next'").fetchall() == []
+    connection.close()
+    async with app_on(path) as app:
+        assert await app.query(notes) == ["hello"]
+
+
+async def test_another_program_that_holds_the_file_is_waited_for(tmp_path: Path) -> None:
+    """In a process of its own: two copies of SQLite in one process don't see each other's locks."""
+    path = tmp_path / "shop.db"
+    async with app_on(path) as app:
+        await app.mutation(note, text="before")
+        with subprocess.Popen(
+            [sys.executable, "-c", _HOLD_THE_LOCK, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as other:
+            assert other.stdin is not None
+            assert other.stdout is not None
+            assert other.stdout.readline() == "held\n"
+            call = asyncio.create_task(app.mutation(note, text="after"))
+            assert await app.query(notes) == ["before"]
+            await asyncio.sleep(0.3)
+            assert not call.done()
+            other.stdin.close()
+            assert other.wait() == 0
+        await call
+        assert await app.query(notes) == ["before", "after"]
+
+
+_HOLD_THE_LOCK = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.read()
+connection.execute("COMMIT")
+connection.close()
+"""
+
+
+def test_a_full_disk_loses_nothing_and_the_worker_lives_on(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bad_files.small_disk", f"sqlite:///{tmp_path / 'shop.db'}", "1000000"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    refused, lost, end = done.stdout.splitlines()
+    assert refused.startswith("refused: the database ")
+    assert lost == "nothing lost while full"
+    assert end == "done"
+
+
+@pytest.mark.parametrize("read_only", ["file", "folder"])
+def test_a_read_only_file_or_folder(tmp_path: Path, read_only: str) -> None:
+    """As a user who is not root, for whom alone permissions count."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    path = folder / "shop.db"
+    asyncio.run(_make(path))
+    for file in folder.iterdir():
+        file.chmod(0o444)
+    folder.chmod(0o555 if read_only == "folder" else 0o777)
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent.stat().st_uid == os.getuid() and len(parent.parts) > 2:
+            parent.chmod(parent.stat().st_mode | 0o011)
+    done = subprocess.run(
+        [sys.executable, "-c", _OPEN_AS_NOBODY, str(path)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    in_memory, refused = done.stdout.splitlines()
+    assert in_memory == "opened"
+    assert refused.startswith("StoreError the database ")
+    assert "make the f" in refused
+    assert "writable for this user" in refused
+
+
+async def _make(path: Path) -> None:
+    async with app_on(path) as app:
+        await app.mutation(note, text="hello")
+
+
+_OPEN_AS_NOBODY = """
+import asyncio, os, sys
+import duly, duly.errors
+
+async def main(database):
+    try:
+        async with duly.App("__main__", database=database):
+            print("opened")
+    except duly.errors.StoreError as error:
+        print(type(error).__name__, error)
+
+asyncio.run(main("sqlite:///:memory:"))  # imports what it needs while it still may
+if os.getuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+asyncio.run(main(f"sqlite:///{sys.argv[1]}"))
+"""
+
+
+def test_an_outage_is_another_error_than_a_file_of_no_use() -> None:
+    assert issubclass(StoreUnavailableError, StoreError)

@@ -1,0 +1,163 @@
+"""Exactly once and at most once, under SIGKILL, SIGSTOP and blocked event loops."""
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+
+import duly
+from tests.kill import victim
+from tests.kill.processes import Victim, victims
+from tests.kill.scenarios import actions_under_kills, mutations_under_kills
+from tests.support import eventually
+
+
+async def test_M1_two_thousand_mutations_take_effect_exactly_once_under_twenty_kills(file_database: str) -> None:
+    report = await mutations_under_kills(file_database, jobs=2_000, kills=22, seed=1)
+    assert report.kills >= 20, "the work was done before the kills were"
+
+
+async def test_A1_actions_start_at_most_once_under_kills(file_database: str, tmp_path: Path) -> None:
+    report = await actions_under_kills(file_database, tmp_path, jobs=150, kills=8, seed=1)
+    assert report.interrupted > 0, "no kill came while an action was running"
+
+
+async def test_T2_what_was_acknowledged_is_there_after_a_kill(file_database: str) -> None:
+    app = victim.make_app(file_database)
+    with victims() as started:
+        for kill_after in (1, 40, 200):
+            client = Victim("client", file_database)
+            started.append(client)
+            for _ in range(kill_after):
+                assert client.read_line()
+            printed = client.kill().split()
+            async with app.client():
+                value, entries = await app.query(victim.totals)
+            assert value == len(entries)
+            last = int(printed[-1]) if printed else kill_after - 1
+            assert set(range(last + 1)) <= set(entries)
+
+
+async def test_A3_a_restart_settles_interrupted_actions_within_a_second(file_database: str, tmp_path: Path) -> None:
+    app = victim.make_app(file_database)
+    async with app.client():
+        with victims() as started:
+            started.append(Victim("worker", file_database).wait_ready())
+            job_id = await app.scheduler.run_after(0, victim.append, file=str(tmp_path / "f"), number=1, work_s=60)
+            await until_state(app, job_id, "inProgress")
+            started[-1].kill()
+            started.append(Victim("worker", file_database).wait_ready())
+            restarted = time.monotonic()
+            job = await until_state(app, job_id, "failed")
+            assert time.monotonic() - restarted < 1
+            assert job["state"].get("error", "").startswith("interrupted")
+            started[-1].stop()
+    assert (tmp_path / "f").read_text() == "1\n"
+
+
+async def test_A3_another_worker_settles_what_a_killed_one_left(file_database: str, tmp_path: Path) -> None:
+    app = victim.make_app(file_database)
+    async with app.client():
+        with victims() as started:
+            first = Victim("worker", file_database).wait_ready()
+            started.append(first)
+            job_id = await app.scheduler.run_after(0, victim.append, file=str(tmp_path / "f"), number=1, work_s=60)
+            await until_state(app, job_id, "inProgress")
+            started.append(Victim("worker", file_database).wait_ready())
+            killed = time.monotonic()
+            first.kill()
+            await until_state(app, job_id, "failed")
+            assert time.monotonic() - killed < 1.0 + 0.5, "the lease is a second"
+            started[-1].stop()
+
+
+async def test_A3_blocking_code_does_not_make_a_live_worker_look_dead(file_database: str, tmp_path: Path) -> None:
+    app = victim.make_app(file_database)
+    file = tmp_path / "f"
+    async with app.client():
+        with victims() as started:
+            started.extend(Victim("worker", file_database).wait_ready() for _ in range(2))
+            job_id = await app.scheduler.run_after(0, victim.block, file=str(file), seconds=3)
+
+            async def begun() -> bool:
+                return file.exists()
+
+            await eventually(begun)
+            seen: set[str] = set()
+            while "ended" not in file.read_text():
+                seen.add((await read_job(app, job_id))["state"]["kind"])
+                await asyncio.sleep(0.02)
+            assert seen == {"inProgress"}
+            await until_state(app, job_id, "success")
+            for worker in started:
+                worker.stop()
+
+
+async def test_A3_a_stopped_worker_loses_its_actions_and_can_record_nothing_later(
+    file_database: str, tmp_path: Path
+) -> None:
+    app = victim.make_app(file_database)
+    file = tmp_path / "f"
+    async with app.client():
+        with victims() as started:
+            frozen = Victim("worker", file_database).wait_ready()
+            started.append(frozen)
+            job_id = await app.scheduler.run_after(0, victim.append, file=str(file), number=1, work_s=0.5)
+            await until_state(app, job_id, "inProgress")
+            frozen.signal(signal.SIGSTOP)
+            stopped = time.monotonic()
+            started.append(Victim("worker", file_database).wait_ready())
+            settled = await until_state(app, job_id, "failed")
+            assert time.monotonic() - stopped < 1 + 2, "the lease is a second"
+            frozen.signal(signal.SIGCONT)
+            # Its action ends now, and it goes on to work: a job that only it can finish after that shows both.
+            for number in range(20):
+                later = await app.scheduler.run_after(0, victim.bump, number=number)
+                await until_state(app, later, "success")
+            await asyncio.sleep(0.6)
+            assert await read_job(app, job_id) == settled
+            for worker in started:
+                worker.stop()
+    assert file.read_text() == "1\n"
+
+
+async def test_A4_sigterm_at_random_moments_loses_nothing(file_database: str, tmp_path: Path) -> None:
+    app = victim.make_app(file_database)
+    file = tmp_path / "f"
+    async with app.client():
+        await app.mutation(victim.schedule_bumps, first=0, last=400, work_s=0.001)
+        await app.mutation(victim.schedule_appends, file=str(file), count=60, work_s=0.05)
+        with victims() as started:
+            for pause in (0.0, 0.05, 0.11):
+                started.append(Victim("worker", file_database).wait_ready())
+                await asyncio.sleep(pause)
+                _, complaints = started[-1].stop()
+                assert not complaints
+                assert all(job["state"]["kind"] != "inProgress" for job in await app.query(victim.jobs))
+            started.append(Victim("worker", file_database).wait_ready())
+
+            async def finished() -> bool:
+                return all(job["state"]["kind"] == "success" for job in await app.query(victim.jobs))
+
+            await eventually(finished)
+            started[-1].stop()
+        value, entries = await app.query(victim.totals)
+    assert value == 400
+    assert sorted(entries) == list(range(400))
+    assert sorted(int(line) for line in file.read_text().splitlines()) == list(range(60))
+
+
+async def read_job(app: duly.App, id: "duly.Id[duly.ScheduledFunction]") -> duly.ScheduledFunction:
+    job = await app.query(victim.job, id=id)
+    assert job is not None
+    return job
+
+
+async def until_state(app: duly.App, id: "duly.Id[duly.ScheduledFunction]", kind: str) -> duly.ScheduledFunction:
+    async def there() -> duly.ScheduledFunction | None:
+        job = await read_job(app, id)
+        return job if job["state"]["kind"] == kind else None
+
+    found = await eventually(there)
+    assert found is not None
+    return found

@@ -1,0 +1,152 @@
+"""An app whose workers are processes to kill: `python -m tests.kill.victim worker URL`.
+
+It says `ready` when it runs due functions. `client` calls a mutation again and again, and prints what was
+acknowledged; `mixed` is a worker that also makes work of every kind for a number of seconds.
+"""
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TypedDict
+
+import duly
+
+
+class Counter(TypedDict):
+    value: int
+
+
+class Entry(TypedDict):
+    number: int
+
+
+counters = duly.Table("counters", Counter)
+ledger = duly.Table("ledger", Entry, indexes={"by_number": ["number"]})
+
+
+def make_app(url: str) -> duly.App:
+    return duly.App(
+        __name__,
+        database=url,
+        lease=timedelta(seconds=1),
+        drain=timedelta(seconds=1),
+        concurrent_actions=8,
+    )
+
+
+@duly.mutation
+async def bump(ctx: duly.MutationCtx, number: int, work_s: float = 0) -> None:
+    """Counts, and enters its number in the ledger: two effects that must agree."""
+    counter = await ctx.db.query(counters).unique()
+    if counter is None:
+        await ctx.db.insert(counters, {"value": 1})
+    else:
+        await ctx.db.patch(duly.id_of(counter), {"value": counter["value"] + 1})
+    time.sleep(work_s)  # noqa: ASYNC251 (the kill is to come in the middle)
+    await ctx.db.insert(ledger, {"number": number})
+
+
+@duly.mutation
+async def schedule_bumps(ctx: duly.MutationCtx, first: int, last: int, work_s: float = 0, spread_ms: float = 0) -> None:
+    for number in range(first, last):
+        await ctx.scheduler.run_after(spread_ms * ctx.random.random(), bump, number=number, work_s=work_s)
+
+
+@duly.action
+async def append(ctx: duly.ActionCtx, file: str, number: int, work_s: float) -> None:
+    """Leaves one line in a file each time its first line runs."""
+    note(Path(file), str(number))
+    await asyncio.sleep(work_s)
+
+
+@duly.mutation
+async def schedule_appends(ctx: duly.MutationCtx, file: str, count: int, work_s: float) -> None:
+    for number in range(count):
+        await ctx.scheduler.run_after(0, append, file=file, number=number, work_s=work_s)
+
+
+@duly.action
+async def block(ctx: duly.ActionCtx, file: str, seconds: float) -> None:
+    """Blocks the event loop of its worker, as careless code does."""
+    note(Path(file), "begun")
+    time.sleep(seconds)  # noqa: ASYNC251 (that is what it is for)
+    note(Path(file), "ended")
+
+
+@duly.query
+async def totals(ctx: duly.QueryCtx) -> tuple[int, list[int]]:
+    """The counter, and every number in the ledger."""
+    counter = await ctx.db.query(counters).unique()
+    return (counter["value"] if counter else 0), [entry["number"] async for entry in ctx.db.query(ledger)]
+
+
+@duly.query
+async def job(ctx: duly.QueryCtx, id: duly.Id[duly.ScheduledFunction]) -> duly.ScheduledFunction | None:
+    return await ctx.db.system.get(id)
+
+
+@duly.query
+async def jobs(ctx: duly.QueryCtx) -> list[duly.ScheduledFunction]:
+    return await ctx.db.system.query("_scheduled_functions").collect()
+
+
+def note(path: Path, line: str) -> None:
+    """One durable line, written by one call."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(file, f"{line}\n".encode())
+    os.fsync(file)
+    os.close(file)
+
+
+async def work(url: str) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    async with make_app(url):
+        print("ready", flush=True)
+        await stop.wait()
+
+
+async def call(url: str) -> None:
+    app = make_app(url)
+    async with app.client():
+        number = 0
+        while True:
+            await app.mutation(bump, number=number)
+            print(number, flush=True)
+            number += 1
+
+
+async def mix(url: str, seconds: str, offset: str) -> None:
+    """Every kind of work at once; prints how much of it was acknowledged."""
+    app = make_app(url)
+    chance = random.Random(int(offset))
+    end = time.monotonic() + float(seconds)
+    number = int(offset)
+    acknowledged = 0
+    async with app:
+        print("ready", flush=True)
+        while time.monotonic() < end:
+            number += 1
+            dice = chance.random()
+            if dice < 0.3:
+                await app.mutation(bump, number=number)
+                acknowledged += 1
+            elif dice < 0.8:
+                await app.mutation(schedule_bumps, first=number, last=number + 5, spread_ms=50)
+                number += 5
+                acknowledged += 5
+            elif dice < 0.9:
+                await app.query(totals) if number % 50 == 0 else await asyncio.sleep(0)
+            else:
+                doomed = await app.scheduler.run_after(60_000, bump, number=-number)
+                await app.scheduler.cancel(doomed)
+    print(f"acknowledged {acknowledged}", flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run({"worker": work, "client": call, "mixed": mix}[sys.argv[1]](*sys.argv[2:]))
