@@ -84,6 +84,7 @@ class Running:
         """The exit code, once it has ended; the rest of its lines are in `lines`."""
         code = self.process.wait(DEADLINE_S)
         self._reader.join(DEADLINE_S)
+        assert not self._reader.is_alive(), "something that it started lives on"
         while (line := self._queue.get()) is not None:
             self.lines.append(line)
         return code

@@ -10,9 +10,10 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import duly
 
@@ -149,4 +150,5 @@ async def mix(url: str, seconds: str, offset: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run({"worker": work, "client": call, "mixed": mix}[sys.argv[1]](*sys.argv[2:]))
+    roles: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {"worker": work, "client": call, "mixed": mix}
+    asyncio.run(roles[sys.argv[1]](*sys.argv[2:]))

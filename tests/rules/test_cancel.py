@@ -81,7 +81,8 @@ async def job_of(ctx: duly.QueryCtx, id: str) -> Any:
 
 
 def app_on(database: str, **options: Any) -> duly.App:
-    return duly.App(__name__, database=database, **options)
+    # None of these rules is about the time a mutation may take, and a busy machine takes longer.
+    return duly.App(__name__, database=database, mutation_timeout=timedelta(minutes=1), **options)
 
 
 async def job(app: duly.App, id: str) -> Json:

@@ -1,6 +1,7 @@
 """Nested runs: `ctx.run_query`, `ctx.run_mutation` and `ctx.run_action`, their jobs and their limits (DESIGN 3.2)."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any, TypedDict
 
 import pytest
@@ -96,7 +97,8 @@ async def all_jobs(ctx: duly.QueryCtx) -> Any:
 
 
 def app_on(database: str, **options: Any) -> duly.App:
-    return duly.App(__name__, database=database, **options)
+    # None of these rules is about the time a mutation may take, and a busy machine takes longer.
+    return duly.App(__name__, database=database, mutation_timeout=timedelta(minutes=1), **options)
 
 
 async def finished(app: duly.App, id: str, kind: str | None = None) -> Json:

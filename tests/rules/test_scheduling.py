@@ -138,7 +138,8 @@ def _make_nested() -> duly.FunctionReference[[], None]:
 
 
 def app_on(database: str, **options: Any) -> duly.App:
-    return duly.App(__name__, database=database, **options)
+    # None of these rules is about the time a mutation may take, and a busy machine takes longer.
+    return duly.App(__name__, database=database, mutation_timeout=timedelta(minutes=1), **options)
 
 
 async def job(app: duly.App, id: str) -> Json:

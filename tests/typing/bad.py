@@ -112,7 +112,7 @@ async def wrong_in_a_query(ctx: duly.QueryCtx, order_id: duly.Id[Order], user_id
     await ctx.db.insert(orders, {"items": [], "status": "open"})  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     await ctx.db.delete(order_id)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     await ctx.db.get(7)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
-    user: User | None = await ctx.db.get(order_id)  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    user: User | None = await ctx.db.get(order_id)  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType]
     every: list[User] = await ctx.db.query(orders).collect()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
     ctx.db.query(7)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     ctx.db.query(orders).filter(lambda order: order["colour"])  # type: ignore[typeddict-item]  # pyright: ignore[reportGeneralTypeIssues]

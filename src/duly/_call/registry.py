@@ -110,13 +110,13 @@ class Registry:
             FunctionNotFoundError: This app has no such function.
             TypeError: The target is neither a reference nor a string.
         """
+        function = self._by_reference.get(id(target))
+        if function is not None:
+            return function
         if isinstance(target, LazyReference):
             target = target.path
         elif isinstance(target, FunctionReference):
-            function = self._by_reference.get(id(target))
-            if function is None:
-                raise FunctionNotFoundError(f"{target.module}:{target.name}", hint=self._missing_hint(target))
-            return function
+            raise FunctionNotFoundError(f"{target.module}:{target.name}", hint=self._missing_hint(target))
         if not isinstance(target, str):
             raise TypeError(
                 f"a function is named by its reference or its path, not by {target!r}; decorate it with duly"

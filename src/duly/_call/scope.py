@@ -1,6 +1,7 @@
 """What one run of a query or mutation may use: its transaction, its share of the limits, its time."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ __all__ = ["CallChain", "Environment", "Scope"]
 
 T = TypeVar("T")
 
+_log = logging.getLogger("duly")
+
 
 @dataclass
 class Environment:
@@ -39,7 +42,11 @@ class Environment:
     def emit(self, *events: Event) -> None:
         if self.observer is not None:
             for event in events:
-                self.observer(event)
+                try:
+                    self.observer(event)
+                except Exception:
+                    # What it is told of has been committed; who called or waits for work must not suffer.
+                    _log.exception("the observer failed at %s of %s", event.kind, event.path)
 
 
 class CallChain(NamedTuple):

@@ -60,7 +60,7 @@ TIME_US_END = 1 << 55
 
 
 class PlainText(Protocol):
-    """To a type checker a `str` that is no `Id`, so that overloads can tell the two apart. At run time an `Id` is a `str`.
+    """To a type checker a `str` that is no `Id`, so that overloads can tell the two apart. At run time an `Id` is one.
 
     Overloads for `Id` and `str` would both match an `Id` whose document holds an `Any`, and mypy makes that an `Any`.
     """
@@ -154,18 +154,29 @@ class IdMaker:
         self._clock = clock
         self._entropy = entropy
         self._last_us = 0
+        # The first characters of the time change once a second.
+        self._second = -1
+        self._second_text = ""
         self._tag_numbers: dict[str, int] = {}
 
     def make(self, tag: str) -> Id[Any]:
         time_us = round(self._clock.now_ms() * 1_000)
         # Never back, never twice: a clock that was set back, or a burst within a microsecond, borrows from the future.
         time_us = self._last_us = time_us if time_us > self._last_us else self._last_us + 1
-        number = time_us << _RANDOM_BITS | int.from_bytes(self._entropy.token(10)) >> 7
+        chance = int.from_bytes(self._entropy.token(10)) >> 7
         tag_number = self._tag_numbers.get(tag)
         if tag_number is None:
             tag_number = self._tag_numbers[tag] = int(tag.translate(_TO_PYTHON), 32) << 128
-        number = number << 7 | (tag_number | number) % _CHECK_MODULUS
-        return Id(tag + _encode(number, _LENGTH - _TAG_LENGTH))
+        rest = chance << 7 | (tag_number | time_us << _RANDOM_BITS | chance) % _CHECK_MODULUS
+        if time_us >> 20 != self._second:
+            self._second = time_us >> 20
+            self._second_text = _encode(self._second, _TIME_END - _TAG_LENGTH - 4)
+        p, high, low = _PAIRS, rest >> 40, rest & 0xFF_FFFF_FFFF
+        return Id(
+            f"{tag}{self._second_text}{p[time_us >> 10 & 0x3FF]}{p[time_us & 0x3FF]}"
+            f"{p[high >> 30]}{p[high >> 20 & 0x3FF]}{p[high >> 10 & 0x3FF]}{p[high & 0x3FF]}"
+            f"{p[low >> 30]}{p[low >> 20 & 0x3FF]}{p[low >> 10 & 0x3FF]}{p[low & 0x3FF]}"
+        )
 
 
 def _encode(number: int, length: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
 import typing_extensions
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Secret, SecretBytes, SecretStr, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
@@ -25,6 +25,8 @@ __all__ = [
 ]
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+_SECRETS = (Secret, SecretStr, SecretBytes)
 
 TagsByType = Mapping[Any, frozenset[str]]
 
@@ -85,9 +87,10 @@ class Signature:
         if args:
             kwargs = self._name_positional(args, kwargs)
         try:
-            return cast("dict[str, Any]", self._validate(kwargs, context=tags))
+            arguments: dict[str, Any] = self._validate(kwargs, context=tags)
         except ValidationError as error:
             raise ArgumentError(self.path, describe_problems(error)) from None
+        return arguments
 
     def _name_positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         if len(args) > len(self._positional):
@@ -144,6 +147,11 @@ class Signature:
 
     def check_return(self, value: Any, tags: TagsByType) -> Any:
         """The return value, converted to its annotation. Raises `ReturnValueError`."""
+        if inspect.iscoroutine(value):
+            value.close()
+            raise ReturnValueError(
+                self.path, ["is a coroutine that nobody awaits: a decorator in between made it a plain function"]
+            )
         if self._returned is None or (value is None and self._returns_none):
             return value
         try:
@@ -194,6 +202,9 @@ def is_stored_as_validated(schema: Any) -> bool:
 
 def _plain(value: Any) -> Any:
     """What to store for what is no value. A set item by item: each may need an escape of its own."""
+    if isinstance(value, _SECRETS):
+        # Pydantic writes asterisks, and the function would take them for the secret.
+        raise ValueError("it is not shown to anyone, so not written down either; pass the id or name of where it is")
     return list(value) if isinstance(value, (set, frozenset)) else to_jsonable_python(value)
 
 

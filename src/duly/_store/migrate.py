@@ -7,12 +7,14 @@ from duly.errors import StoreError
 __all__ = ["pending_migrations"]
 
 
-def pending_migrations(version: int, migrations: Sequence[str], where: str) -> Sequence[str]:
+def pending_migrations(version: object, migrations: Sequence[str], where: str) -> Sequence[str]:
     """The migrations that lead from `version` to the newest, in order.
 
     Raises:
-        StoreError: The store is of a newer duly than this one.
+        StoreError: The store is of a newer duly than this one, or says nothing that makes sense.
     """
+    if not isinstance(version, int) or version < 0:
+        raise StoreError(f"{where} is damaged: its schema version is {version!r}; restore it from a backup")
     if version > len(migrations):
         raise StoreError(
             f"{where} was written by a newer duly (schema version {version}; this one knows up to {len(migrations)}); "

@@ -1,5 +1,6 @@
 """From a database URL to a store."""
 
+import os
 from pathlib import Path
 
 from duly._ground.clock import Clock
@@ -25,4 +26,5 @@ def make_store(url: str, clock: Clock) -> Store:
         raise StoreError(f"the database URL {url!r} is not understood; it is of the form {_FORMS}")
     if rest == "/:memory:":
         return SQLiteStore(None, clock)
-    return SQLiteStore(Path(rest[1:]).absolute(), clock)
+    # By its one true name: whoever opens it through a link must find the same leases and locks beside it.
+    return SQLiteStore(Path(os.path.realpath(rest[1:])), clock)

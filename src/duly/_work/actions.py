@@ -8,7 +8,7 @@ from duly._call.registry import Function
 from duly._call.runner import Runner
 from duly._call.scope import CallChain, Environment
 from duly._ground.ids import Id
-from duly._model.backoff import FAULT, OUTAGE
+from duly._model.backoff import OUTAGE
 from duly._model.event import Event, EventKind
 from duly._model.failure import describe_failure
 from duly._model.job import Job, JobState
@@ -16,7 +16,7 @@ from duly._store.port import Transaction
 from duly._work.due import due_for, next_due_for
 from duly._work.lease import LeaseKeeper
 from duly._work.outcome import Looked
-from duly.errors import AppNotOpenError, ArgumentError, ConflictError, NotSchedulableError, StoreError
+from duly.errors import AppNotOpenError, ConflictError, NotSchedulableError, StoreError
 
 __all__ = ["INTERRUPTED", "Actions"]
 
@@ -48,6 +48,8 @@ class Actions:
         self._concurrent_max = concurrent_max
         self._running: set[asyncio.Task[None]] = set()
         self._running_ids: set[str] = set()
+        # Those whose function has ended: their outcome is certain, and only to be written.
+        self._recording: set[asyncio.Task[None] | None] = set()
         # Whether the last claim failed, and may have been committed all the same.
         self._unsure = False
         self._freed: asyncio.Future[None] | None = None
@@ -88,6 +90,7 @@ class Actions:
     def _ended(self, job_id: str, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         self._running_ids.discard(job_id)
+        self._recording.discard(task)
         self._release_lease_if_idle()
         self.make_room()
         if not task.cancelled() and task.exception() is not None:
@@ -132,7 +135,9 @@ class Actions:
             if function.kind == "query":
                 raise NotSchedulableError(function.path, function.kind)
             return function.signature.load(await tx.get_arguments(job), self._environment.registry.tags)
-        except (NotSchedulableError, ArgumentError) as error:
+        except (StoreError, ConflictError):
+            raise
+        except Exception as error:  # noqa: BLE001 (a validator may raise anything; it is this job's failure alone)
             detail = describe_failure(error)
             await tx.settle_job(job.id, job.state, job.attempts, "failed", now, error=detail)
             events.append(Event("failed", job.name, now, job.id, "action", detail=detail))
@@ -154,6 +159,7 @@ class Actions:
                 state, error = "failed", describe_failure(cancelled)
         except BaseException as raised:  # noqa: BLE001 (also SystemExit and the like: it is the function's failure)
             state, error = "failed", describe_failure(raised)
+        self._recording.add(asyncio.current_task())
         await self._record(job, state, began, error)
 
     async def _record(self, job: Job, state: JobState, began: float, error: str | None) -> None:
@@ -180,7 +186,7 @@ class Actions:
                 failures += 1
                 if failures == 1:
                     _log.warning("the outcome of %s is not recorded yet, and will be: %s", job.id, fault)
-            pause = (OUTAGE if failures < 10 else FAULT).delay_ms(failures, environment.entropy.uniform())
+            pause = OUTAGE.delay_ms(failures, environment.entropy.uniform())
             await environment.clock.sleep(pause / 1_000)
         if recorded:
             kind: EventKind = "interrupted" if error == INTERRUPTED else "failed" if state == "failed" else "success"
@@ -196,7 +202,7 @@ class Actions:
             if self._running and seconds > 0:
                 await self._wait_for_end(seconds)
         finally:  # also if the stop itself is cancelled: then nobody waits for them
-            for task in self._running:
+            for task in self._running - self._recording:
                 task.cancel()
         while self._running:
             await asyncio.wait(self._running)

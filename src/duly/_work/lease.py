@@ -35,10 +35,10 @@ class LeaseKeeper:
     def hold(self) -> None:
         """From now on the lease is good, until `rest`."""
         with self._changed:
-            if self._held:
-                return
-            self._held = True
-            self._changed.notify()
+            if not self._held:
+                self._held = True
+                self._changed.notify()
+        # Also if it is held: a process that was stopped for longer than the lease may come here before its thread.
         self._renew()
 
     def rest(self) -> None:

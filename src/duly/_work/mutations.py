@@ -75,7 +75,7 @@ class Mutations:
             events = await self._run_to_success(tx, job, function, started)
         except (ConflictError, KeyboardInterrupt, GeneratorExit):
             raise  # not this job's: the group is tried again
-        except BaseException as error:  # noqa: BLE001 (also SystemExit and the like: it is the function's failure)
+        except BaseException as error:  # also SystemExit and the like: it is the function's failure
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 raise  # the event loop is being shut down: the job stays pending (rule M3)
             fault = tx.fault or (error if isinstance(error, StoreError) else None)

@@ -14,22 +14,27 @@ import apsw
 from duly._ground.clock import Clock
 from duly._store.migrate import pending_migrations
 from duly._store.sqlite.faults import translate, translated
+from duly._store.sqlite.forks import in_children
 from duly.errors import StoreError
 
 __all__ = ["WriteLock", "connect", "migrate", "patiently"]
 
 _PATIENCE_S = 60.0
 _PAUSE_S = 0.01
+_BUSY_MS = 10_000
 
 
-def connect(path: Path | None, *, busy_timeout_ms: int = 0) -> apsw.Connection:
-    """A connection as duly wants it. Raises `StoreError`."""
+def connect(path: Path | None) -> apsw.Connection:
+    """A connection as duly wants it. Raises `StoreError`.
+
+    It waits for whoever makes, recovers or closes the file at this moment; who writes with it waits by other means.
+    """
     where = str(path) if path else "in memory"
     if path is not None and not path.parent.is_dir():
         raise StoreError(f"the folder of the database {path} does not exist; create it, or give another file name")
     with translated(where):
         connection = apsw.Connection(str(path) if path else ":memory:", statementcachesize=256)
-        connection.set_busy_timeout(busy_timeout_ms)
+        connection.set_busy_timeout(_BUSY_MS)
         # fullfsync: on macOS fsync alone leaves what was written in the drive's cache. It means nothing elsewhere.
         for pragma in ("synchronous=FULL", "fullfsync=ON", "temp_store=MEMORY", "cache_size=-65536"):
             connection.execute(f"PRAGMA {pragma}")
@@ -66,6 +71,7 @@ class WriteLock:
                 f"the database {database} can't be used: {path.name} beside it can't be written ({error.strerror}); "
                 "make the folder writable for this user"
             ) from error
+        in_children(self, WriteLock.close)
 
     def try_acquire(self) -> bool:
         try:
@@ -85,6 +91,7 @@ class WriteLock:
     def close(self) -> None:
         with contextlib.suppress(OSError):
             os.close(self._file)
+        self._file = -1  # the number may soon be another file's
 
 
 async def patiently(connection: apsw.Connection, statement: str, clock: Clock, where: str) -> None:

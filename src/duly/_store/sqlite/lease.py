@@ -14,10 +14,15 @@ import struct
 from pathlib import Path
 
 from duly._ground.clock import Clock
+from duly._store.sqlite.forks import in_children
 
 __all__ = ["FileLease", "MemoryLease", "forget_lease", "is_held", "seconds_left"]
 
 _EXPIRY = struct.Struct("<d")
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+# Other users who share the file must be able to see whether we live.
+_MODE = 0o644
+_TRIES_MAX = 100
 
 
 class FileLease:
@@ -27,17 +32,26 @@ class FileLease:
         self._path = path
         self._clock = clock
         self._lease_s = lease_s
-        path.parent.mkdir(exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self.renew()
+        self._file = _create(path)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.renew()
+        except OSError:
+            self.release()
+            raise
+        in_children(self, FileLease._close)
 
     def renew(self) -> None:
         os.pwrite(self._file, _EXPIRY.pack(self._clock.monotonic() + self._lease_s), 0)
 
     def release(self) -> None:
         forget_lease(self._path)
-        os.close(self._file)
+        self._close()
+
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self._file)
+        self._file = -1  # the number may soon be another file's
 
 
 class MemoryLease:
@@ -46,6 +60,15 @@ class MemoryLease:
     def renew(self) -> None: ...
 
     def release(self) -> None: ...
+
+
+def _create(path: Path) -> int:
+    """A file in the folder of leases, which whoever leaves it last removes: perhaps just now."""
+    for _ in range(_TRIES_MAX):
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            path.parent.mkdir(exist_ok=True)
+            return os.open(path, _FLAGS, _MODE)
+    return os.open(path, _FLAGS, _MODE)
 
 
 def is_held(path: Path) -> bool:

@@ -5,6 +5,7 @@ are released after it. So hundreds of transactions share what is dear, and none 
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -117,6 +118,7 @@ class SQLiteStore:
                 raise
         else:
             self._writer = connect(None)
+        self._writer.set_busy_timeout(0)  # see `patiently`, which leaves the event loop to others
         try:
             await self._prepare()
         except BaseException:
@@ -154,7 +156,7 @@ class SQLiteStore:
         if self._lane is not None:
             self._closing = True
             self._wake_lane()
-            await self._lane
+            await asyncio.wait({self._lane})
             self._lane = None
         if self._glances is not None:
             self._glances.cancel()
@@ -182,7 +184,7 @@ class SQLiteStore:
         if self._path is None:
             # One connection holds a database in memory. Reads run between two groups, and see only what is committed.
             return await self._enqueue(self._memory_reads, body)
-        reader = self._readers.pop() if self._readers else connect(self._path, busy_timeout_ms=10_000)
+        reader = self._readers.pop() if self._readers else connect(self._path)
         try:
             return await self._read_on(reader, body)
         finally:
@@ -384,19 +386,25 @@ class SQLiteStore:
             Mailbox.send(self._shared.folder, self._peers.values(), made_work)
 
     async def _glance(self) -> None:
-        """The net under lost datagrams, while there are others: has anybody committed? (1.8 µs, no disk.)"""
-        connection = connect(self._path, busy_timeout_ms=10_000)
+        """The net under lost datagrams, while there are others: has anybody committed? (1.8 µs, no disk.)
+
+        Our own commits count, too: each connection has numbers of its own, so nothing tells them apart.
+        """
+        connection: apsw.Connection | None = None
         seen = None
         try:
             while self._peers:
-                version = connection.execute("PRAGMA data_version").fetchall()[0][0]
-                if seen is not None and version != seen and version != self._data_version:
-                    self._signal.notify("mutation")
-                    self._signal.notify("action")
-                seen = version
+                with contextlib.suppress(apsw.Error, StoreError):  # whoever looks for work will say what is wrong
+                    connection = connection or connect(self._path)
+                    version = connection.execute("PRAGMA data_version").fetchall()[0][0]
+                    if seen is not None and version != seen:
+                        self._signal.notify("mutation")
+                        self._signal.notify("action")
+                    seen = version
                 await self._clock.sleep(_GLANCE_S)
         finally:
-            connection.close()
+            if connection is not None:
+                connection.close()
             self._glances = None
 
     # Workers.
@@ -409,6 +417,14 @@ class SQLiteStore:
         if self._path is None:
             return MemoryLease()
         lease = self._take_lease(worker, lease_s)
+        try:
+            await self._sign_on(worker)
+        except BaseException:
+            lease.release()
+            raise
+        return lease
+
+    async def _sign_on(self, worker: str) -> None:
         self._mailbox = mailbox = Mailbox(self._shared.folder / f"{worker}.sock", self._on_message)
 
         async def insert(tx: Any) -> None:
@@ -417,7 +433,6 @@ class SQLiteStore:
             self._meet_peers({id: address for id, address in tx.list_workers() if id != worker})
 
         await self.transact(insert)
-        return lease
 
     def _take_lease(self, worker: str, lease_s: float) -> FileLease:
         path = self._shared.lease_path(worker)
