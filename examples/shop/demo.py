@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
+import textwrap
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Callable
 from email.message import EmailMessage
 from pathlib import Path
 from typing import TypeVar
@@ -20,10 +22,16 @@ from examples.shop.smtp import serve
 
 T = TypeVar("T")
 
-COLOURS = sys.stdout.isatty()
+Ids = list[duly.Id[duly.ScheduledFunction]]
+
 APP = "examples.shop:app"
+COLOURS = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+WIDTH = min(shutil.get_terminal_size((100, 24)).columns, 100)
+BOLD, DIM, RED, GREEN = 1, 2, 31, 32
+
+STAMPS = 5
+DUE_AFTER_MS = 2_000
 PATIENCE_S = 20.0
-PENDING = 5
 
 
 class BrokenPromiseError(Exception):
@@ -33,107 +41,105 @@ class BrokenPromiseError(Exception):
 class Story:
     """Prints the demo, and holds what it plays with."""
 
-    def __init__(self, folder: Path, smtp_port: int) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path) -> None:
         self.report = folder / "report.txt"
-        self.environment = {
-            **os.environ,
+        self.smtp_port = free_port()
+        self.environment = os.environ | {
             "DULY_DATABASE_URL": f"sqlite:///{folder / 'shop.db'}",
-            "SHOP_SMTP": f"127.0.0.1:{smtp_port}",
+            "SHOP_SMTP": f"127.0.0.1:{self.smtp_port}",
+            "COLUMNS": str(WIDTH - 3),
         }
+        if COLOURS:
+            self.environment["FORCE_COLOR"] = "1"
         self.mails: list[tuple[float, EmailMessage]] = []
+        self._worker_log = folder / "worker.log"
         self._step = 0
 
     def step(self, text: str) -> None:
         self._step += 1
-        print(f"\n{paint(1, f'{self._step}. {text}')}")
+        print(f"\n{paint(BOLD, f'{self._step}. {text}')}", flush=True)
 
     def say(self, text: str) -> None:
-        print(f"   {text}", flush=True)
+        print(f"   {text}".rstrip(), flush=True)
+
+    def quote(self, *paragraphs: str) -> None:
+        for paragraph in paragraphs:
+            for line in textwrap.wrap(paragraph, WIDTH - 7):
+                self.say(f"  {paint(DIM, '│')} {line}")
 
     def prove(self, promise: bool, text: str) -> None:
         """Says it only if it is so."""
         if not promise:
-            raise BrokenPromiseError(text)
-        print(f"   {paint(32, '✓')} {text}", flush=True)
+            raise BrokenPromiseError(f"it is not true that {text}")
+        self.say(f"{paint(GREEN, '✓')} {text}")
 
     def receive(self, message: EmailMessage) -> None:
         self.mails.append((time.perf_counter(), message))
 
-    @contextlib.contextmanager
-    def worker(self) -> Iterator[subprocess.Popen[str]]:
-        """`duly worker`, a process of its own."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "duly.cli", "worker", APP],
+    @contextlib.asynccontextmanager
+    async def worker(self) -> AsyncIterator[Process]:
+        """`duly worker`, a process of its own, at work until the block ends."""
+        with self._worker_log.open("wb") as log:
+            async with self._duly("worker", stderr=log.fileno()) as process:
+                assert process.stdout is not None
+                if not await within_patience(process.stdout.readline(), "the worker has started"):
+                    await process.wait()
+                    raise BrokenPromiseError(f"the worker has started\n{self._worker_log.read_text()}")
+                self.say(paint(DIM, f"$ duly worker {APP}   (pid {process.pid})"))
+                yield process
+
+    async def show_jobs(self) -> None:
+        """The real command, as anybody would type it."""
+        async with self._duly("jobs", stderr=PIPE) as process:
+            table, errors = await within_patience(process.communicate(), "duly jobs has ended")
+        if process.returncode:
+            raise BrokenPromiseError(f"duly jobs has a table to show\n{errors.decode()}")
+        self.say("")
+        self.say(paint(DIM, f"$ duly jobs {APP}"))
+        for line in table.decode().rstrip().splitlines():
+            self.say(line)
+
+    @contextlib.asynccontextmanager
+    async def _duly(self, command: str, *, stderr: int) -> AsyncIterator[Process]:
+        """A command of duly, which does not outlive the block."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "duly.cli", command, APP),
             env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=stderr,
         )
         try:
-            assert process.stdout is not None
-            line = process.stdout.readline().strip()
-            if process.poll() is not None or not line:
-                raise BrokenPromiseError("the worker did not start; try: duly worker " + APP)
-            self.say(paint(2, f"$ duly worker {APP}      (pid {process.pid})"))
             yield process
         finally:
-            process.kill()
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
-
-    def show_jobs(self) -> None:
-        """The real command, as anybody would type it."""
-        self.say(paint(2, f"$ duly jobs {APP}"))
-        command = [sys.executable, "-m", "duly.cli", "jobs", APP]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise BrokenPromiseError(f"duly jobs failed: {done.stderr}")
-        for line in done.stdout.rstrip().splitlines():
-            print(f"   {line}")
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
 
 
-def paint(code: int, text: str) -> str:
-    return f"\x1b[{code}m{text}\x1b[0m" if COLOURS else text
-
-
-async def until(look: Callable[[], Awaitable[T | None]], what: str) -> T:
-    """Waits for what must come true, and not for ever."""
-    end = time.monotonic() + PATIENCE_S
-    while time.monotonic() < end:
-        if found := await look():
-            return found
-        await asyncio.sleep(0.01)
-    raise BrokenPromiseError(f"not within {PATIENCE_S:.0f} s: {what}")
-
-
-async def jobs_of(path: str, kind: str) -> list[duly.ScheduledFunction]:
-    return [j for j in await app.query(orders.list_jobs) if j["name"] == path and j["state"]["kind"] == kind]
+# --- the story ------------------------------------------------------------------------------------------------------
 
 
 async def tell(story: Story) -> None:
-    with story.worker() as worker:
+    async with story.worker() as worker:
         story.step("An order is placed. Its mail is scheduled in the same transaction.")
         order_id = await place(story)
 
-        story.step("An order that fails leaves nothing: no order, no mail, no job.")
+        story.step("An order that fails leaves nothing: no order, no job, no mail.")
         await fail(story)
 
-        story.step("The order is paid. The reminder is cancelled with it.")
+        story.step("The order is paid. That cancels the reminder.")
         await pay(story, order_id)
 
-        story.step("The worker is killed with SIGKILL: five jobs are pending, and a report is being written.")
-        due = await kill(story, worker, order_id)
+        story.step("The worker is killed: five stamps are due in a moment, a report is being written.")
+        ids = await kill(story, worker, order_id)
 
     story.step("The worker is started again.")
-    with story.worker() as worker:
-        await resume(story, due)
+    async with story.worker() as worker:
+        await resume(story, order_id, ids)
 
-        story.step("SIGTERM stops a worker gracefully. This is what is in the table now:")
-        worker.send_signal(signal.SIGTERM)
-        story.prove(worker.wait(PATIENCE_S) == 0, "the worker has stopped by itself")
-    story.show_jobs()
+        story.step("The worker is asked to stop, with SIGTERM.")
+        await stop(story, worker)
 
 
 async def place(story: Story) -> duly.Id[orders.Order]:
@@ -144,74 +150,121 @@ async def place(story: Story) -> duly.Id[orders.Order]:
     async def mail() -> tuple[float, EmailMessage] | None:
         return story.mails[0] if story.mails else None
 
-    arrived, message = await until(mail, "the confirmation mail")
-    text = message.get_content().strip()
-    story.prove(message["To"] == "ada@example.com", f"{(arrived - committed) * 1_000:.0f} ms later a mail has arrived")
-    story.say(f"  │ To: {message['To']}   Subject: {message['Subject']}")
-    story.say(f"  │ {text}")
+    arrived, message = await until(mail, "the confirmation mail has arrived")
+    later_ms = max(arrived - committed, 0) * 1_000
+    story.prove(message["To"] == "ada@example.com", f"{later_ms:.0f} ms later the mail has arrived:")
+    story.quote(f"To: {message['To']}", f"Subject: {message['Subject']}", message.get_content().strip())
     return order_id
 
 
 async def fail(story: Story) -> None:
-    before = (await app.query(orders.list_orders), len(await app.query(orders.list_jobs)), len(story.mails))
+    async def what_there_is() -> tuple[int, int, int]:
+        return len(await app.query(orders.list_orders)), len(await app.query(orders.list_jobs)), len(story.mails)
+
+    before = await what_there_is()
     try:
-        await app.mutation(orders.create_order, email="bob@example.com", items=["unobtainium"])
+        await app.mutation(orders.create_order, email="bob@example.com", items=["tea", "unobtainium"])
     except duly.AppError as error:
-        story.say(f"create_order raised, after it had inserted and scheduled: AppError({error.data})")
+        story.say(f"create_order has inserted, scheduled, and raised AppError: {error.data['code']}")
     else:
-        raise BrokenPromiseError("create_order was to fail")
-    after = (await app.query(orders.list_orders), len(await app.query(orders.list_jobs)), len(story.mails))
-    story.prove(before == after, f"still {len(after[0])} order, {after[1]} jobs, {after[2]} mail")
+        raise BrokenPromiseError("create_order raises for what is sold out")
+    story.prove(before == await what_there_is() == (1, 3, 1), "there are 1 order, 3 jobs and 1 mail, as before")
 
 
 async def pay(story: Story, order_id: duly.Id[orders.Order]) -> None:
     await app.mutation(orders.pay_order, order_id=order_id)
+    order = await app.query(orders.get_order, order_id=order_id)
     canceled = await jobs_of("emails:send_reminder", "canceled")
-    story.prove(len(canceled) == 1, "emails:send_reminder is canceled, and the order is paid: one commit")
+    paid = order is not None and order["status"] == "paid"
+    story.prove(paid and len(canceled) == 1, "the order is paid and emails:send_reminder is canceled: one commit")
 
 
-async def kill(story: Story, worker: subprocess.Popen[str], order_id: duly.Id[orders.Order]) -> float:
+async def kill(story: Story, worker: Process, order_id: duly.Id[orders.Order]) -> Ids:
     await app.scheduler.run_after(0, reports.write_report, file=str(story.report), seconds=60)
-    due = time.time() * 1_000 + 1_500
-    for _ in range(PENDING):
-        await app.scheduler.run_at(due, orders.stamp_order, order_id=order_id)
 
     async def begun() -> bool:
         return story.report.exists()
 
     await until(begun, "the report has begun")
-    worker.send_signal(signal.SIGKILL)
-    worker.wait()
+    due = time.time() * 1_000 + DUE_AFTER_MS
+    ids = [await app.scheduler.run_at(due, orders.stamp_order, order_id=order_id) for _ in range(STAMPS)]
+    worker.kill()
+    await worker.wait()
+    story.say(paint(DIM, f"$ kill -9 {worker.pid}"))
     pending = await jobs_of("orders:stamp_order", "pending")
     running = await jobs_of("reports:write_report", "inProgress")
-    story.say(paint(2, f"$ kill -9 {worker.pid}"))
     story.prove(
-        len(pending) == PENDING and len(running) == 1, f"{len(pending)} jobs pending, {len(running)} action in progress"
+        len(pending) == STAMPS and len(running) == 1, f"{len(pending)} stamps are pending, 1 report is in progress"
     )
-    return due
+    await story.show_jobs()
+    return ids
 
 
-async def resume(story: Story, due: float) -> None:
-    started = time.monotonic()
+async def resume(story: Story, order_id: duly.Id[orders.Order], ids: Ids) -> None:
+    up_ms = time.time() * 1_000
 
     async def interrupted() -> list[duly.ScheduledFunction] | None:
         return await jobs_of("reports:write_report", "failed") or None
 
     (report,) = await until(interrupted, "the interrupted report is failed")
+    later_ms = max(report.get("completedTime", up_ms) - up_ms, 0)
+    error = report["state"].get("error", "").partition("\n")[0]
     story.prove(
-        time.monotonic() - started < 1, f"within {time.monotonic() - started:.2f} s the report is failed, and says why:"
+        later_ms < 1_000 and error.startswith("interrupted"),
+        f"{later_ms:.0f} ms later the report that was being written is failed, and says why:",
     )
-    story.say(f"  │ {report['state'].get('error', '').splitlines()[0]}")
+    story.quote(error)
 
-    async def stamped() -> bool:
-        return len(await jobs_of("orders:stamp_order", "success")) == PENDING
+    async def stamped() -> list[duly.ScheduledFunction] | None:
+        jobs = await jobs_of("orders:stamp_order", "success")
+        return jobs if len(jobs) == STAMPS else None
 
-    await until(stamped, "all stamps")
-    story.prove(time.time() * 1_000 >= due, "the pending mutations have run, and not before they were due")
-    stamps = await app.query(orders.list_stamps)
-    story.prove(len(stamps) == PENDING, f"exactly once: {len(stamps)} stamps in the ledger for {PENDING} jobs")
-    lines = story.report.read_text().splitlines()
-    story.prove(len(lines) == 1, "at most once: the report was begun one time, and is not repeated behind your back")
+    jobs = await until(stamped, "all stamps have succeeded")
+    in_time = all(job.get("completedTime", 0) >= job["scheduledTime"] for job in jobs)
+    story.prove(in_time, "every stamp that was pending has run, and none before it was due")
+    stamps = [stamp["stamped_by"] for stamp in await app.query(orders.list_stamps, order_id=order_id)]
+    once = len(stamps) == STAMPS and set(stamps) == set(ids)
+    story.prove(once, f"exactly once: {STAMPS} jobs, and each of them once in the ledger")
+    begun = story.report.read_text().splitlines()
+    story.prove(len(begun) == 1, "at most once: the report was begun once, and is not begun again")
+
+
+async def stop(story: Story, worker: Process) -> None:
+    worker.send_signal(signal.SIGTERM)
+    code = await within_patience(worker.wait(), "the worker has stopped")
+    story.prove(code == 0, "it has stopped by itself, with nothing left in progress")
+    story.prove(len(story.mails) == 1, "one mail was sent in all, and this is what is in the table:")
+    await story.show_jobs()
+
+
+async def jobs_of(path: str, kind: str) -> list[duly.ScheduledFunction]:
+    jobs = await app.query(orders.list_jobs)
+    return [job for job in jobs if job["name"] == path and job["state"]["kind"] == kind]
+
+
+# --- how it is told -------------------------------------------------------------------------------------------------
+
+
+async def until(look: Callable[[], Awaitable[T | None]], what: str) -> T:
+    """Waits for what must come true, and not for ever."""
+
+    async def seen() -> T:
+        while not (found := await look()):
+            await asyncio.sleep(0.01)
+        return found
+
+    return await within_patience(seen(), what)
+
+
+async def within_patience(waiting: Awaitable[T], what: str) -> T:
+    try:
+        return await asyncio.wait_for(waiting, PATIENCE_S)
+    except TimeoutError:
+        raise BrokenPromiseError(f"not within {PATIENCE_S:.0f} s: {what}") from None
+
+
+def paint(code: int, text: str) -> str:
+    return f"\x1b[{code}m{text}\x1b[0m" if COLOURS else text
 
 
 def free_port() -> int:
@@ -222,21 +275,24 @@ def free_port() -> int:
 
 
 async def main() -> int:
-    with tempfile.TemporaryDirectory(prefix="duly-demo-") as name:
-        story = Story(Path(name), free_port())
-        host_port = story.environment["SHOP_SMTP"]
+    task = asyncio.current_task()
+    assert task is not None
+    # As for Ctrl-C: the worker is ended too.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    with tempfile.TemporaryDirectory(prefix="duly-demo-") as folder:
+        story = Story(Path(folder))
         os.environ.update(story.environment)
-        server = serve(story.receive, int(host_port.rpartition(":")[2]))
-        print(f"A shop on a SQLite file, a mail server on {host_port}, and a worker.")
+        server = serve(story.receive, "127.0.0.1", story.smtp_port)
+        print(f"A shop on a SQLite file, a mail server on 127.0.0.1:{story.smtp_port}, and a worker:\n", flush=True)
         try:
             async with app.client():
                 await tell(story)
         except BrokenPromiseError as broken:
-            print(f"\n{paint(31, 'A promise was broken:')} {broken}", file=sys.stderr)
+            print(f"\n{paint(RED, 'A promise was broken:')} {broken}", file=sys.stderr)
             return 1
         finally:
             server.stop()
-    print(f"\n{paint(1, 'Every promise was kept.')} How: docs/guarantees.md. The code: examples/shop.")
+    print(f"\n{paint(BOLD, 'Every promise was kept.')} How: docs/guarantees.md. The code: examples/shop.")
     return 0
 
 
@@ -245,3 +301,5 @@ if __name__ == "__main__":
         sys.exit(asyncio.run(main()))
     except KeyboardInterrupt:
         sys.exit(130)
+    except asyncio.CancelledError:
+        sys.exit(143)

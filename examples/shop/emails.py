@@ -13,7 +13,8 @@ from examples.shop.orders import Order, get_order
 async def send_confirmation(ctx: duly.ActionCtx, order_id: duly.Id[Order]) -> None:
     order = await ctx.run_query(get_order, order_id=order_id)
     if order is not None:
-        await send(order["email"], "Thank you for your order", f"We are packing: {', '.join(order['items'])}.")
+        text = f"We are packing: {', '.join(order['items'])}. In all {order['total_cents'] / 100:.2f}."
+        await send(order["email"], "Thank you for your order", text)
 
 
 @duly.internal_action
@@ -24,9 +25,15 @@ async def send_reminder(ctx: duly.ActionCtx, order_id: duly.Id[Order]) -> None:
 
 
 async def send(to: str, subject: str, text: str) -> None:
-    """Sends one mail to the server at $SHOP_SMTP, `host:port`; default 127.0.0.1:8025."""
-    host, _, port = os.environ.get("SHOP_SMTP", "127.0.0.1:8025").rpartition(":")
+    """Sends one mail."""
+    host, port = mail_server()
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = "shop@example.com", to, subject
     message.set_content(text)
-    await aiosmtplib.send(message, hostname=host, port=int(port), start_tls=False, timeout=10)
+    await aiosmtplib.send(message, hostname=host, port=port, start_tls=False, timeout=10)
+
+
+def mail_server() -> tuple[str, int]:
+    """$SHOP_SMTP, `host:port`; default 127.0.0.1:8025."""
+    host, _, port = os.environ.get("SHOP_SMTP", "127.0.0.1:8025").rpartition(":")
+    return host, int(port)

@@ -7,19 +7,24 @@ import duly
 
 REMINDER_AFTER = timedelta(days=3)
 ARCHIVED_AFTER = timedelta(days=7)
+PRICES_CENTS = {"tea": 450, "a cup": 800, "a pot": 2_300}
+
+Status = Literal["open", "paid", "archived"]
 
 
 class Order(TypedDict):
     email: str
     items: list[str]
-    status: Literal["open", "paid", "archived"]
+    total_cents: int
+    status: Status
     reminder_id: duly.Id[duly.ScheduledFunction] | None
 
 
 class Stamp(TypedDict):
-    """One for each order that was stamped: a ledger, to count effects by."""
+    """Which scheduled function stamped which order: a ledger, to count effects by."""
 
     order_id: duly.Id[Order]
+    stamped_by: duly.Id[duly.ScheduledFunction] | None
 
 
 orders = duly.Table("orders", Order, indexes={"by_status": ["status"]})
@@ -29,15 +34,21 @@ stamps = duly.Table("stamps", Stamp, indexes={"by_order": ["order_id"]})
 @duly.mutation
 async def create_order(ctx: duly.MutationCtx, email: str, items: list[str]) -> duly.Id[Order]:
     """Stores the order; its mail, its reminder and its archiving are scheduled in the same transaction."""
-    order_id = await ctx.db.insert(orders, {"email": email, "items": items, "status": "open", "reminder_id": None})
+    total_cents = sum(PRICES_CENTS.get(item, 0) for item in items)
+    order_id = await ctx.db.insert(
+        orders, {"email": email, "items": items, "total_cents": total_cents, "status": "open", "reminder_id": None}
+    )
     # By path, because emails imports this module.
     await ctx.scheduler.run_after(0, duly.internal.emails.send_confirmation, order_id=order_id)
     reminder_id = await ctx.scheduler.run_after(REMINDER_AFTER, duly.internal.emails.send_reminder, order_id=order_id)
     await ctx.db.patch(order_id, {"reminder_id": reminder_id})
     await ctx.scheduler.run_after(ARCHIVED_AFTER, archive_order, order_id=order_id)
-    if "unobtainium" in items:
-        # Late on purpose: everything above is undone, the scheduled mail included.
-        raise duly.AppError({"code": "sold_out", "item": "unobtainium"})
+    # Late on purpose: these undo everything above, the scheduled mail included.
+    if not items:
+        raise duly.AppError({"code": "nothing_ordered"})
+    for item in items:
+        if item not in PRICES_CENTS:
+            raise duly.AppError({"code": "sold_out", "item": item})
     return order_id
 
 
@@ -60,7 +71,7 @@ async def archive_order(ctx: duly.MutationCtx, order_id: duly.Id[Order]) -> None
 @duly.internal_mutation
 async def stamp_order(ctx: duly.MutationCtx, order_id: duly.Id[Order]) -> None:
     """Leaves one more stamp each time it takes effect."""
-    await ctx.db.insert(stamps, {"order_id": order_id})
+    await ctx.db.insert(stamps, {"order_id": order_id, "stamped_by": ctx.scheduled_function_id})
 
 
 @duly.query
@@ -69,13 +80,16 @@ async def get_order(ctx: duly.QueryCtx, order_id: duly.Id[Order]) -> Order | Non
 
 
 @duly.query
-async def list_orders(ctx: duly.QueryCtx) -> list[Order]:
-    return await ctx.db.query(orders).collect()
+async def list_orders(ctx: duly.QueryCtx, status: Status | None = None) -> list[Order]:
+    found = ctx.db.query(orders)
+    if status is not None:
+        found = found.with_index("by_status", status=status)
+    return await found.collect()
 
 
 @duly.query
-async def list_stamps(ctx: duly.QueryCtx) -> list[Stamp]:
-    return await ctx.db.query(stamps).collect()
+async def list_stamps(ctx: duly.QueryCtx, order_id: duly.Id[Order]) -> list[Stamp]:
+    return await ctx.db.query(stamps).with_index("by_order", order_id=order_id).collect()
 
 
 @duly.query

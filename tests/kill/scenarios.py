@@ -31,8 +31,13 @@ async def mutations_under_kills(url: str, *, jobs: int, kills: int, seed: int) -
         with victims() as started:
             while struck < kills:
                 worker = Victim("worker", url)
-                started.append(worker.wait_ready())
-                await asyncio.sleep(chance.uniform(0.0, 1.6 * jobs * 0.002 / kills))
+                started.append(worker)
+                if chance.random() < 0.2:
+                    # While it starts, or opens the file.
+                    await asyncio.sleep(chance.uniform(0.2, 0.5))
+                else:
+                    worker.wait_ready()
+                    await asyncio.sleep(chance.uniform(0.0, 1.6 * jobs * 0.002 / kills))
                 worker.kill()
                 _, entries = await app.query(victim.totals)
                 if len(entries) == jobs:
@@ -89,32 +94,45 @@ async def actions_under_kills(url: str, folder: Path, *, jobs: int, kills: int, 
     return Report(struck, jobs, interrupted)
 
 
-async def processes_on_one_file(url: str, *, processes: int, seconds: float) -> Report:
+async def processes_on_one_file(url: str, folder: Path, *, processes: int, seconds: float) -> Report:
     """Several workers that also make work; checks that all that was acknowledged happened once, without complaint."""
     app = victim.make_app(url)
-    async with app.client():
-        with victims() as started:
-            for number in range(processes):
-                started.append(Victim("mixed", url, str(seconds), str((number + 1) * 10_000_000)))
-            for process in started:
-                process.wait_ready()
-            acknowledged = 0
+    file = folder / "mixed.txt"
+    with victims() as started:
+        # At once, on a file that is not there yet: one of them makes it.
+        for number in range(processes):
+            started.append(Victim("mixed", url, str(seconds), str((number + 1) * 10_000_000), str(file)))
+        for process in started:
+            process.wait_ready()
+        async with app.client():
+            acknowledged = actions = 0
             for process in started:
                 out, err = await asyncio.to_thread(process.process.communicate, timeout=seconds + 60)
                 assert process.process.returncode == 0, err
                 assert not err, err
-                acknowledged += int(out.split()[-1])
+                acknowledged += int(out.split()[-2])
+                actions += int(out.split()[-1])
             started.append(Victim("worker", url).wait_ready())
 
             async def finished() -> bool:
-                return len((await app.query(victim.totals))[1]) >= acknowledged
+                return all(
+                    job["state"]["kind"] in ("success", "failed", "canceled") for job in await app.query(victim.jobs)
+                )
 
             await eventually(finished, deadline_s=60)
             started[-1].stop()
-        value, entries = await app.query(victim.totals)
-        states = Counter(job["state"]["kind"] for job in await app.query(victim.jobs))
+            value, entries = await app.query(victim.totals)
+            found = await app.query(victim.jobs)
+    # A worker that stops in the middle of an action interrupts it, and says so.
+    interrupted = sum(
+        job["name"] == victim.append.path and job["state"].get("error", "").startswith("interrupted") for job in found
+    )
+    states = Counter(job["state"]["kind"] for job in found)
+    lines = Counter(file.read_text().splitlines())
     assert value == acknowledged == len(entries), (value, acknowledged, len(entries))
     assert len(set(entries)) == len(entries), "a job ran twice"
     assert min(entries) > 0, "a cancelled job ran"
-    assert set(states) <= {"success", "canceled"}, states
-    return Report(0, acknowledged)
+    assert states["failed"] == interrupted, states
+    assert max(lines.values()) == 1, "an action began twice"
+    assert actions - interrupted <= len(lines) <= actions, (actions, interrupted, len(lines))
+    return Report(0, acknowledged + actions, interrupted)

@@ -1,6 +1,7 @@
 """Exactly once and at most once, under SIGKILL, SIGSTOP and blocked event loops."""
 
 import asyncio
+import os
 import signal
 import time
 from pathlib import Path
@@ -44,7 +45,7 @@ async def test_A3_a_restart_settles_interrupted_actions_within_a_second(file_dat
         with victims() as started:
             started.append(Victim("worker", file_database).wait_ready())
             job_id = await app.scheduler.run_after(0, victim.append, file=str(tmp_path / "f"), number=1, work_s=60)
-            await until_state(app, job_id, "inProgress")
+            await until_written(tmp_path / "f")
             started[-1].kill()
             started.append(Victim("worker", file_database).wait_ready())
             restarted = time.monotonic()
@@ -79,10 +80,7 @@ async def test_A3_blocking_code_does_not_make_a_live_worker_look_dead(file_datab
             started.extend(Victim("worker", file_database).wait_ready() for _ in range(2))
             job_id = await app.scheduler.run_after(0, victim.block, file=str(file), seconds=3)
 
-            async def begun() -> bool:
-                return file.exists()
-
-            await eventually(begun)
+            await until_written(file)
             seen: set[str] = set()
             while "ended" not in file.read_text():
                 seen.add((await read_job(app, job_id))["state"]["kind"])
@@ -103,7 +101,7 @@ async def test_A3_a_stopped_worker_loses_its_actions_and_can_record_nothing_late
             frozen = Victim("worker", file_database).wait_ready()
             started.append(frozen)
             job_id = await app.scheduler.run_after(0, victim.append, file=str(file), number=1, work_s=0.5)
-            await until_state(app, job_id, "inProgress")
+            await until_written(file)
             frozen.signal(signal.SIGSTOP)
             stopped = time.monotonic()
             started.append(Victim("worker", file_database).wait_ready())
@@ -145,6 +143,44 @@ async def test_A4_sigterm_at_random_moments_loses_nothing(file_database: str, tm
     assert value == 400
     assert sorted(entries) == list(range(400))
     assert sorted(int(line) for line in file.read_text().splitlines()) == list(range(60))
+
+
+async def test_A3_children_of_a_killed_worker_hold_nothing_up(file_database: str, tmp_path: Path) -> None:
+    """They inherited its open files, and with them its locks, had they not let go."""
+    app = victim.make_app(file_database)
+    file = tmp_path / "child"
+    async with app.client():
+        job_id = await app.scheduler.run_after(0, victim.fork, file=str(file))
+        with victims() as started:
+            first = Victim("worker", file_database).wait_ready()
+            started.append(first)
+            await until_written(file)
+            child = int(file.read_text())
+            try:
+                # Killed while it holds the lock that all writers queue for.
+                blocking = await app.scheduler.run_after(0, victim.bump, number=1, work_s=1.5)
+                await asyncio.sleep(0.5)
+                assert (await read_job(app, blocking))["state"]["kind"] == "pending"
+                first.process.kill()
+                first.process.wait()
+                second = Victim("worker", file_database)
+                started.append(second)
+                await asyncio.wait_for(asyncio.to_thread(second.wait_ready), 10)
+                restarted = time.monotonic()
+                await until_state(app, job_id, "failed")
+                assert time.monotonic() - restarted < 0.8, "the lease is a second"
+                os.kill(child, 0)  # it lives, or the test would show nothing
+            finally:
+                os.kill(child, signal.SIGKILL)
+            await until_state(app, blocking, "success")
+            second.stop()
+
+
+async def until_written(file: Path) -> None:
+    async def written() -> bool:
+        return file.exists() and file.read_text().endswith("\n")
+
+    await eventually(written)
 
 
 async def read_job(app: duly.App, id: "duly.Id[duly.ScheduledFunction]") -> duly.ScheduledFunction:

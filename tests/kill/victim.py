@@ -66,8 +66,8 @@ async def append(ctx: duly.ActionCtx, file: str, number: int, work_s: float) -> 
 
 
 @duly.mutation
-async def schedule_appends(ctx: duly.MutationCtx, file: str, count: int, work_s: float) -> None:
-    for number in range(count):
+async def schedule_appends(ctx: duly.MutationCtx, file: str, count: int, work_s: float, first: int = 0) -> None:
+    for number in range(first, first + count):
         await ctx.scheduler.run_after(0, append, file=file, number=number, work_s=work_s)
 
 
@@ -77,6 +77,17 @@ async def block(ctx: duly.ActionCtx, file: str, seconds: float) -> None:
     note(Path(file), "begun")
     time.sleep(seconds)  # noqa: ASYNC251 (that is what it is for)
     note(Path(file), "ended")
+
+
+@duly.action
+async def fork(ctx: duly.ActionCtx, file: str) -> None:
+    """Leaves a child process behind, as a pool of processes does when its owner is killed."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    note(Path(file), str(child))
+    await asyncio.sleep(60)
 
 
 @duly.query
@@ -122,13 +133,13 @@ async def call(url: str) -> None:
             number += 1
 
 
-async def mix(url: str, seconds: str, offset: str) -> None:
-    """Every kind of work at once; prints how much of it was acknowledged."""
+async def mix(url: str, seconds: str, offset: str, file: str) -> None:
+    """Every kind of work at once; prints how many mutations and actions were acknowledged."""
     app = make_app(url)
     chance = random.Random(int(offset))
     end = time.monotonic() + float(seconds)
     number = int(offset)
-    acknowledged = 0
+    acknowledged = actions = 0
     async with app:
         print("ready", flush=True)
         while time.monotonic() < end:
@@ -137,16 +148,20 @@ async def mix(url: str, seconds: str, offset: str) -> None:
             if dice < 0.3:
                 await app.mutation(bump, number=number)
                 acknowledged += 1
-            elif dice < 0.8:
+            elif dice < 0.7:
                 await app.mutation(schedule_bumps, first=number, last=number + 5, spread_ms=50)
                 number += 5
                 acknowledged += 5
+            elif dice < 0.75:
+                await app.mutation(schedule_appends, file=file, first=number, count=2, work_s=0.01)
+                number += 2
+                actions += 2
             elif dice < 0.9:
                 await app.query(totals) if number % 50 == 0 else await asyncio.sleep(0)
             else:
                 doomed = await app.scheduler.run_after(60_000, bump, number=-number)
                 await app.scheduler.cancel(doomed)
-    print(f"acknowledged {acknowledged}", flush=True)
+    print(f"acknowledged {acknowledged} {actions}", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Never, TypeVar, cast, overload
 
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic_core import PydanticSerializationError
 
 from duly._call.query import Query
 from duly._call.registry import SYSTEM_TAG
@@ -15,6 +15,7 @@ from duly._ground.ids import Id, PlainText, check_id, creation_time_of
 from duly._model.job import SYSTEM_TABLE, ScheduledFunction, job_document
 from duly._model.limits import DOCUMENT_BYTES_MAX
 from duly._model.schema import Index, Table, index_key
+from duly._model.signature import storable
 from duly._store.port import Position, StoredIndex
 from duly.errors import DocumentNotFoundError, InvalidIdError, InvalidValueError, LimitError, SchemaError
 
@@ -355,7 +356,7 @@ def _without_system_fields(id: str, fields: Mapping[str, Any]) -> dict[str, Any]
 
 def _encode(table: Table[Any], document: Any) -> str:
     try:
-        body = values.encode(table.dump(document), to_jsonable_python)
+        body = values.encode(table.dump(document), storable)
     except PydanticSerializationError as error:
         raise InvalidValueError(f"the document can't be stored: {error}") from error
     size = len(body.encode()) if not body.isascii() else len(body)

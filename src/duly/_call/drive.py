@@ -59,9 +59,12 @@ class Drive:
         return (yield from self._suspended(awaited))
 
     def _suspended(self, awaited: Any) -> Generator[Any, Any, Any]:
-        self._task = asyncio.current_task()
+        self._task = task = asyncio.current_task()
         timer = None
+        # How often the handler cancelled the task it runs on. That is the writer's, which goes on to others.
+        own = 0
         if self._scope.deadline is not None:
+            own = task.cancelling() if task is not None else 0
             clock = self._scope.environment.clock
             timer = clock.call_later(
                 max(0.0, self._scope.deadline - clock.monotonic()),
@@ -82,6 +85,7 @@ class Drive:
                 finally:
                     if self._handle is not None:
                         self._handle.cancel()
+                before = task.cancelling() if task is not None else 0
                 try:
                     awaited = self._step(resume)
                 except StopIteration as stop:
@@ -93,9 +97,15 @@ class Drive:
                     with contextlib.suppress(RuntimeError):
                         self._coroutine.close()
                     raise self._error
+                finally:
+                    if task is not None and self._scope.deadline is not None:
+                        own = max(0, own + task.cancelling() - before)
         finally:
             if timer is not None:
                 timer.cancel()
+            for _ in range(own):
+                assert task is not None
+                task.uncancel()
 
     def _begin(self) -> Any:
         inside.set(self._scope.path)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import orjson
-from pydantic_core import to_jsonable_python
 
 from duly._call.scope import Scope
 from duly._ground.ids import ID_HIGHEST, TIME_US_END, first_id_at
@@ -16,6 +15,7 @@ from duly._ground.keys import encode_key
 from duly._ground.values import normalize
 from duly._model.ranges import Range, key_bounds
 from duly._model.schema import Index, Table
+from duly._model.signature import storable
 from duly._store.port import Position
 from duly.errors import IndexNotFoundError, InvalidValueError, NotUniqueError
 
@@ -308,7 +308,7 @@ class Query(Generic[D]):
 
 def _stored(value: Any, where: str) -> Any:
     """What the value is once stored, so that it is compared with its like."""
-    return normalize({where: value}, to_jsonable_python)[where]
+    return normalize({where: value}, storable)[where]
 
 
 def _first_us(ms: Any, *, above: bool) -> int:

@@ -166,6 +166,7 @@ class Scheduler:
         kind: JobKind = function.kind
         arguments = function.signature.bind(args, kwargs, self._registry.tags)
         text = function.signature.dump(arguments)
+        function.signature.check_readable(text, self._registry.tags)
 
         return await self._in_scope(lambda scope: self._insert(scope, function.path, kind, now, requested, text))
 

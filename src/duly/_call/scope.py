@@ -104,7 +104,8 @@ class Scope:
         self.usage.calls += 1
         if not self.open or self._parent is not None:
             self._check_open()
-        self.check_time()
+        if self.deadline is not None and self.environment.clock.monotonic() > self.deadline:
+            raise self.out_of_time()
         while self._child is not None and self._child.locked():
             # A nested mutation is under way, and this call, made at the same time, is not part of it.
             async with self._child:

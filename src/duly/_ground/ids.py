@@ -123,7 +123,7 @@ def check_id(value: object) -> str:
     """
     if not isinstance(value, str):
         raise InvalidIdError(value, f"is no id: ids are strings, this is a {type(value).__name__}")
-    return _checked_tag(value)
+    return _checked_tag(str.__str__(value))  # one key in the cache for an id and the same as a plain str
 
 
 @lru_cache(1_024)  # an id is checked wherever it is used: a few times in short order

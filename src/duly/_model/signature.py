@@ -2,7 +2,7 @@
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, cast
 
 import typing_extensions
@@ -22,6 +22,7 @@ __all__ = [
     "adapter_of",
     "describe_problems",
     "is_stored_as_validated",
+    "storable",
 ]
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -107,9 +108,9 @@ class Signature:
         try:
             dumped = self._dump_values(arguments)
             try:
-                return values.encode(dumped, _plain)
+                return values.encode(dumped, storable)
             except InvalidValueError:
-                return values.encode(_with_json_keys(dumped), _plain)
+                return values.encode(_with_json_keys(dumped), storable)
         except InvalidValueError as error:
             raise ArgumentError(self.path, [str(error)]) from error
         except (PydanticSerializationError, UnicodeError) as error:
@@ -120,7 +121,7 @@ class Signature:
             return arguments
         # In Python mode bytes and special floats stay what they are; they have escapes of our own. Round trip: without
         # computed fields, and so that what was parsed is parsed again.
-        dumped = self._arguments.dump_python(arguments, by_alias=False, round_trip=True, warnings="error")
+        dumped = _exhaust(self._arguments.dump_python(arguments, by_alias=False, round_trip=True, warnings="error"))
         try:
             to_jsonable_python(dumped, bytes_mode="base64", inf_nan_mode="constants")
         except PydanticSerializationError:
@@ -128,18 +129,32 @@ class Signature:
             return self._arguments.dump_python(arguments, mode="json", by_alias=False, round_trip=True)
         return dumped
 
+    def check_readable(self, text: str, tags: TagsByType) -> None:
+        """Raises `ArgumentError` for stored arguments that `load` could not read: a dataclass with an `InitVar`, say."""
+        if self._stored_as_validated:
+            return
+        try:
+            self.load(text, tags)
+        except ArgumentError as error:
+            problems = [f"can't be read back once stored: {problem}" for problem in error.problems]
+            raise ArgumentError(self.path, problems) from None
+
     def load(self, text: str, tags: TagsByType) -> dict[str, Any]:
         """The arguments that `dump` stored, as the types that the code now annotates. Raises `ArgumentError`."""
         try:
             # Fields were stored under their own names; aliases are for the world outside.
-            if '{"$' in text:
+            if self._stored_as_validated:
+                # Decoded they are what they were. JSON would leave it open whether a string stands for bytes.
+                decoded = values.decode(text)
+                loaded = self._arguments.validate_python(decoded, context=tags, by_alias=True, by_name=True)
+            elif '{"$' in text:
                 # Strict types would refuse a datetime that is a string: only JSON may hold it so, and this is decoded.
                 decoded = values.decode(text)
                 loaded = self._arguments.validate_python(
                     decoded, context=tags, strict=False, by_alias=True, by_name=True
                 )
             else:
-                # The common case, and exact for strict types: pydantic knows that it reads JSON.
+                # Exact for strict types: pydantic knows that it reads JSON.
                 loaded = self._arguments.validate_json(text, context=tags, by_alias=True, by_name=True)
             return cast("dict[str, Any]", loaded)
         except ValidationError as error:
@@ -200,12 +215,21 @@ def is_stored_as_validated(schema: Any) -> bool:
     return all(is_stored_as_validated(part) for name, part in schema.items() if name not in SCHEMA_NOTES)
 
 
-def _plain(value: Any) -> Any:
+def storable(value: Any) -> Any:
     """What to store for what is no value. A set item by item: each may need an escape of its own."""
     if isinstance(value, _SECRETS):
         # Pydantic writes asterisks, and the function would take them for the secret.
         raise ValueError("it is not shown to anyone, so not written down either; pass the id or name of where it is")
     return list(value) if isinstance(value, (set, frozenset)) else to_jsonable_python(value)
+
+
+def _exhaust(value: Any) -> Any:
+    """The same with lists for what can be read but once: `Iterable[int]` arrives as an iterator."""
+    if type(value) is dict:
+        return {name: _exhaust(item) for name, item in value.items()}
+    if type(value) is list or isinstance(value, Iterator):
+        return [_exhaust(item) for item in value]
+    return value
 
 
 def _with_json_keys(value: Any) -> Any:

@@ -12,7 +12,7 @@ from duly._work.lease import LeaseKeeper
 from duly._work.loop import Loop
 from duly._work.mutations import Mutations
 from duly._work.upkeep import Upkeep
-from duly.errors import StoreError
+from duly.errors import AppNotOpenError, StoreError
 
 __all__ = ["Executor"]
 
@@ -79,7 +79,7 @@ class Executor:
             if self._actions is not None:
                 await self._actions.drain(drain_s)
             await self._environment.store.unregister_worker(self.worker)
-        except StoreError as error:
+        except (StoreError, AppNotOpenError) as error:
             _log.warning("the worker could not sign off; others will notice that it is gone: %s", error)
         finally:
             # The last thing to stop: until here others must see that this worker lives.

@@ -208,8 +208,12 @@ class SQLiteStore:
         return await self._enqueue(self._requests, body)
 
     async def _enqueue(self, queue: deque[_Request], body: Callable[[Transaction], Awaitable[T]]) -> T:
-        if self._lane is None or self._lane.done() or self._closing:
+        if self._lane is None or self._closing:
             raise AppNotOpenError
+        if self._lane.done():
+            # Somebody cancelled it: a function its own task, which the lane's is, or the event loop all there are. Who
+            # asks for a transaction now has something to write all the same.
+            self._lane = asyncio.get_running_loop().create_task(self._run_lane(), name="duly writer lane")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         queue.append(_Request(body, future))
         self._wake_lane()
@@ -226,6 +230,8 @@ class SQLiteStore:
             # Nothing is left as a rule. If the event loop is being shut down, nobody may wait for ever.
             for request in (*self._requests, *self._memory_reads):
                 request.fail(AppNotOpenError())
+            self._requests.clear()
+            self._memory_reads.clear()
 
     async def _serve(self) -> None:
         while True:
@@ -241,12 +247,25 @@ class SQLiteStore:
                 self._idle = None
 
     async def _run_memory_read(self, request: _Request) -> None:
+        if request.future.cancelled():
+            return
+
+        async def run() -> None:
+            try:
+                request.outcome = await self._read_on(self._writer, request.body)
+            except BaseException as error:  # noqa: BLE001 (it is the caller's)
+                request.fail(error)
+            else:
+                request.succeed()
+
+        # In a task of its own: a query may wait for long, and must not go on, and hold up the lane, once its caller
+        # has given up.
+        reading = asyncio.get_running_loop().create_task(run(), name="duly read")
+        request.future.add_done_callback(lambda _: reading.cancel())
         try:
-            request.outcome = await self._read_on(self._writer, request.body)
-        except BaseException as error:  # noqa: BLE001 (it is the caller's)
-            request.fail(error)
-        else:
-            request.succeed()
+            await asyncio.wait({reading})
+        finally:
+            reading.cancel()
 
     async def _run_group(self) -> None:
         """One transaction: BEGIN, the bodies that wait, COMMIT, and only then the answers."""

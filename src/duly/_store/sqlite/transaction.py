@@ -284,12 +284,18 @@ class SQLiteTransaction:
 
     def begin_nested(self) -> Savepoint:
         self._depth += 1
-        self._control(f"SAVEPOINT s{self._depth}")
+        try:
+            self._cursor.execute(f"SAVEPOINT s{self._depth}")
+        except apsw.Error as error:
+            raise self._control_failed(error) from error
         return self._depth
 
     def end_nested(self, savepoint: Savepoint) -> None:
         assert savepoint == self._depth, "savepoints end in the reverse order"
-        self._control(f"RELEASE s{savepoint}")
+        try:
+            self._cursor.execute(f"RELEASE s{savepoint}")
+        except apsw.Error as error:
+            raise self._control_failed(error) from error
         self._depth -= 1
 
     def undo_to(self, savepoint: Savepoint) -> None:
@@ -307,7 +313,10 @@ class SQLiteTransaction:
         try:
             self._cursor.execute(statement)
         except apsw.Error as error:
-            # After a fault a missing savepoint is only its consequence.
-            if self._fault is None:
-                self._fault = translate(error, self._shared.where)
-            raise self._fault from error
+            raise self._control_failed(error) from error
+
+    def _control_failed(self, error: apsw.Error) -> StoreError:
+        # After a fault a missing savepoint is only its consequence.
+        if self._fault is None:
+            self._fault = translate(error, self._shared.where)
+        return self._fault
