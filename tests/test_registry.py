@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import duly
+from duly._model.function import path_of
 from duly.errors import AppNotOpenError, DulyError, FunctionNotFoundError, SchemaError, StoreError
 
 MEMORY = "sqlite:///:memory:"
@@ -539,3 +540,12 @@ def test_the_public_interface_is_what_the_design_names() -> None:
     assert set(names) <= set(duly.__all__)
     errors = [getattr(duly.errors, name) for name in duly.errors.__all__]
     assert all(issubclass(error, DulyError) for error in errors)
+
+
+def test_a_lazy_reference_may_name_a_module_or_function_called_path() -> None:
+    internal: Any = duly.internal
+    assert path_of(internal.files.path) == "files:path"
+    assert path_of(internal.path.name) == "path:name"
+    assert path_of(internal.admin.handler.module) == "admin/handler:module"
+    with pytest.raises(TypeError, match="names no function"):
+        path_of(internal.emails)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -11,9 +12,11 @@ import pytest
 
 import duly
 from duly._ground.clock import SystemClock
+from duly._store.sqlite.lease import FileLease, is_held
 from duly._store.sqlite.store import SQLiteStore
 from duly._store.statements import migrations_of
 from duly.errors import StoreError, StoreUnavailableError
+from tests.support import eventually
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -26,6 +29,26 @@ async def note(ctx: duly.MutationCtx, text: str) -> None:
 @duly.query
 async def notes(ctx: duly.QueryCtx) -> list[str]:
     return [document["text"] async for document in ctx.db.query("notes")]
+
+
+class Gate:
+    event: asyncio.Event
+
+
+@duly.action
+async def wait_for_gate(ctx: duly.ActionCtx) -> None:
+    await Gate.event.wait()
+
+
+@duly.query
+async def job(ctx: duly.QueryCtx, id: duly.Id[duly.ScheduledFunction]) -> duly.ScheduledFunction | None:
+    return await ctx.db.system.get(id)
+
+
+async def state_of(app: duly.App, id: duly.Id[duly.ScheduledFunction]) -> str:
+    found = await app.query(job, id=id)
+    assert found is not None
+    return found["state"]["kind"]
 
 
 def app_on(path: Path) -> duly.App:
@@ -153,9 +176,100 @@ connection.close()
 """
 
 
-def test_a_full_disk_loses_nothing_and_the_worker_lives_on(tmp_path: Path) -> None:
+async def test_a_new_file_that_another_program_has_locked_is_waited_for(tmp_path: Path) -> None:
+    """As it is while another process makes it, recovers it after a crash, or is the last to close it."""
+    path = tmp_path / "shop.db"
+    with subprocess.Popen([sys.executable, "-c", _LOCK_A_NEW_FILE, str(path)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        async with app_on(path) as app:
+            await app.mutation(note, text="hello")
+            assert await app.query(notes) == ["hello"]
+        assert other.wait() == 0
+
+
+_LOCK_A_NEW_FILE = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("CREATE TABLE theirs (id)")
+connection.execute("BEGIN EXCLUSIVE")
+print("held", flush=True)
+time.sleep(0.4)
+connection.execute("COMMIT")
+connection.close()
+"""
+
+
+async def test_a_link_to_the_file_is_the_file(tmp_path: Path) -> None:
+    """Who opens it by the link sees that a worker lives that opened it by its name, and the other way round."""
+    path, link = tmp_path / "shop.db", tmp_path / "link.db"
+    link.symlink_to(path)
+    Gate.event = asyncio.Event()
+    async with app_on(path) as app:
+        job_id = await app.scheduler.run_after(0, wait_for_gate)
+
+        async def begun() -> bool:
+            return await state_of(app, job_id) == "inProgress"
+
+        await eventually(begun)
+        async with app_on(link) as other:
+            await other.mutation(note, text="by the link")  # its upkeep has run: it is the first thing that does
+            assert await state_of(other, job_id) == "inProgress"
+        Gate.event.set()
+
+        async def ended() -> bool:
+            return await state_of(app, job_id) != "inProgress"
+
+        await eventually(ended)
+        assert await state_of(app, job_id) == "success"
+
+
+@pytest.mark.parametrize("version", ["-1", "'seven'", "x'00'", "1.5"])
+async def test_a_schema_version_that_makes_no_sense(tmp_path: Path, version: str) -> None:
+    path = tmp_path / "shop.db"
+    async with app_on(path) as app:
+        await app.mutation(note, text="hello")
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE _duly SET schema_version = {version}")
+    connection.close()
+    assert "is damaged: its schema version is" in await refusal(path)
+
+
+def test_the_folder_of_leases_may_vanish_while_a_lease_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker that leaves last removes it, perhaps between the two steps of one that comes."""
+    folder = tmp_path / "shop.db-workers"
+    make_folder = Path.mkdir
+    made: list[Path] = []
+
+    def make_in_vain(path: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        make_folder(path, mode, parents, exist_ok)
+        made.append(path)
+        if len(made) < 3:
+            path.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", make_in_vain)
+    lease = FileLease(folder / "1.lease", SystemClock(), 10)
+    assert is_held(folder / "1.lease")
+    lease.release()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("disk", ["limit", "tmpfs"])
+def test_a_full_disk_loses_nothing_and_the_worker_lives_on(tmp_path: Path, disk: str) -> None:
+    full = [sys.executable, "-m", "tests.bad_files.small_disk", f"sqlite:///{tmp_path / 'shop.db'}"]
+    if disk == "tmpfs":
+        # Mounted where nobody else sees it, and gone with the process.
+        alone = ["unshare", "--mount"]
+        try_it = [*alone, "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)]
+        if shutil.which("unshare") is None or subprocess.run(try_it, capture_output=True, check=False).returncode:
+            pytest.skip("needs a user who may mount")
+        full = [*alone, *full, "8000000", str(tmp_path)]
+    else:
+        full += ["1000000"]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.bad_files.small_disk", f"sqlite:///{tmp_path / 'shop.db'}", "1000000"],
+        full,
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -165,6 +279,7 @@ def test_a_full_disk_loses_nothing_and_the_worker_lives_on(tmp_path: Path) -> No
     assert done.returncode == 0, done.stdout + done.stderr
     refused, lost, end = done.stdout.splitlines()
     assert refused.startswith("refused: the database ")
+    assert ("the disk is full; free some space" if disk == "tmpfs" else "the disk reported an error") in refused
     assert lost == "nothing lost while full"
     assert end == "done"
 

@@ -125,7 +125,7 @@ async def processes_on_one_file(url: str, folder: Path, *, processes: int, secon
             found = await app.query(victim.jobs)
     # A worker that stops in the middle of an action interrupts it, and says so.
     interrupted = sum(
-        job["name"] == victim.append.path and job["state"].get("error", "").startswith("interrupted") for job in found
+        job["name"].endswith(":append") and job["state"].get("error", "").startswith("interrupted") for job in found
     )
     states = Counter(job["state"]["kind"] for job in found)
     lines = Counter(file.read_text().splitlines())

@@ -152,7 +152,7 @@ async def test_A3_children_of_a_killed_worker_hold_nothing_up(file_database: str
     async with app.client():
         job_id = await app.scheduler.run_after(0, victim.fork, file=str(file))
         with victims() as started:
-            first = Victim("worker", file_database).wait_ready()
+            first = Victim("worker", file_database, "60").wait_ready()
             started.append(first)
             await until_written(file)
             child = int(file.read_text())
@@ -163,12 +163,12 @@ async def test_A3_children_of_a_killed_worker_hold_nothing_up(file_database: str
                 assert (await read_job(app, blocking))["state"]["kind"] == "pending"
                 first.process.kill()
                 first.process.wait()
-                second = Victim("worker", file_database)
+                second = Victim("worker", file_database, "60")
                 started.append(second)
                 await asyncio.wait_for(asyncio.to_thread(second.wait_ready), 10)
                 restarted = time.monotonic()
                 await until_state(app, job_id, "failed")
-                assert time.monotonic() - restarted < 0.8, "the lease is a second"
+                assert time.monotonic() - restarted < 1 + 1.5, "a second, and what the blocking mutation took again"
                 os.kill(child, 0)  # it lives, or the test would show nothing
             finally:
                 os.kill(child, signal.SIGKILL)

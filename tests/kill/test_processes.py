@@ -9,9 +9,7 @@ from tests.kill.scenarios import processes_on_one_file
 from tests.kill.test_kill import until_state
 
 
-async def test_four_processes_on_one_file_lose_nothing_and_do_nothing_twice(
-    file_database: str, tmp_path: Path
-) -> None:
+async def test_four_processes_on_one_file_lose_nothing_and_do_nothing_twice(file_database: str, tmp_path: Path) -> None:
     report = await processes_on_one_file(file_database, tmp_path, processes=4, seconds=4)
     assert report.jobs > 100
 

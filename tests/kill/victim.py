@@ -30,11 +30,11 @@ counters = duly.Table("counters", Counter)
 ledger = duly.Table("ledger", Entry, indexes={"by_number": ["number"]})
 
 
-def make_app(url: str) -> duly.App:
+def make_app(url: str, lease_s: float = 1) -> duly.App:
     return duly.App(
         __name__,
         database=url,
-        lease=timedelta(seconds=1),
+        lease=timedelta(seconds=lease_s),
         drain=timedelta(seconds=1),
         concurrent_actions=8,
     )
@@ -84,7 +84,7 @@ async def fork(ctx: duly.ActionCtx, file: str) -> None:
     """Leaves a child process behind, as a pool of processes does when its owner is killed."""
     child = os.fork()
     if child == 0:
-        time.sleep(60)
+        time.sleep(60)  # noqa: ASYNC251 (it has no event loop any more)
         os._exit(0)
     note(Path(file), str(child))
     await asyncio.sleep(60)
@@ -115,10 +115,10 @@ def note(path: Path, line: str) -> None:
     os.close(file)
 
 
-async def work(url: str) -> None:
+async def work(url: str, lease_s: str = "1") -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with make_app(url):
+    async with make_app(url, float(lease_s)):
         print("ready", flush=True)
         await stop.wait()
 

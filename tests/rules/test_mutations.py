@@ -498,6 +498,17 @@ async def test_M2_a_huge_message_is_shortened(database: str) -> None:
     assert "characters left out" in job["state"]["error"]
 
 
+async def test_M2_a_conflict_that_the_function_made_up_is_its_failure(database: str) -> None:
+    async with duly.App(__name__, database=database) as app:
+
+        @stage.body
+        async def fail(ctx: duly.MutationCtx) -> None:
+            raise ConflictError("not the store's")
+
+        failed = await finished(app, await app.scheduler.run_after(0, perform, fail), "failed")
+        assert failed["state"]["error"].startswith("ConflictError: not the store's")
+
+
 async def test_M2_a_failed_mutation_is_not_retried(database: str) -> None:
     clock = ManualClock()
     app = duly.App(__name__, database=database)

@@ -79,8 +79,9 @@ async def test_nobody_is_woken_before_the_commit(store: Store) -> None:
     writing = asyncio.create_task(store.transact(body))
     await written.wait()
     await turns()
-    assert not sleeper.done()
+    too_early = sleeper.done()
     goon.set()
+    assert not too_early
     await asyncio.wait_for(sleeper, DEADLINE_S)
     assert await store.read(lambda tx: tx.due_jobs("mutation", NOW, 1)) == [job]
     await writing

@@ -41,6 +41,8 @@ class Drive:
     _handle: asyncio.Handle | None = None
     _turns = 0
     _calls_seen = 0
+    # How often the handler cancelled the task that it runs on.
+    _own_cancels = 0
 
     def __init__(
         self, coroutine: Coroutine[Any, Any, T], scope: Scope, waits: Callable[[str], MutationWaitError | None]
@@ -59,12 +61,10 @@ class Drive:
         return (yield from self._suspended(awaited))
 
     def _suspended(self, awaited: Any) -> Generator[Any, Any, Any]:
-        self._task = task = asyncio.current_task()
+        self._task = asyncio.current_task()
         timer = None
-        # How often the handler cancelled the task it runs on. That is the writer's, which goes on to others.
-        own = 0
         if self._scope.deadline is not None:
-            own = task.cancelling() if task is not None else 0
+            self._own_cancels = self._cancelling()
             clock = self._scope.environment.clock
             timer = clock.call_later(
                 max(0.0, self._scope.deadline - clock.monotonic()),
@@ -85,7 +85,6 @@ class Drive:
                 finally:
                     if self._handle is not None:
                         self._handle.cancel()
-                before = task.cancelling() if task is not None else 0
                 try:
                     awaited = self._step(resume)
                 except StopIteration as stop:
@@ -97,26 +96,33 @@ class Drive:
                     with contextlib.suppress(RuntimeError):
                         self._coroutine.close()
                     raise self._error
-                finally:
-                    if task is not None and self._scope.deadline is not None:
-                        own = max(0, own + task.cancelling() - before)
         finally:
             if timer is not None:
                 timer.cancel()
-            for _ in range(own):
-                assert task is not None
-                task.uncancel()
+                self._undo_own_cancels()
 
     def _begin(self) -> Any:
         inside.set(self._scope.path)
         return self._coroutine.send(None)
 
     def _step(self, resume: Callable[[], Any]) -> Any:
+        before = self._cancelling()
         try:
             return self._context.run(resume)
         except GeneratorExit as error:
             # Of the handler's own making. Further out it would be taken for the end of the event loop.
             raise RuntimeError(f"{self._scope.path!r} raised GeneratorExit") from error
+        finally:
+            self._own_cancels = max(0, self._own_cancels + self._cancelling() - before)
+
+    def _cancelling(self) -> int:
+        return 0 if self._task is None else self._task.cancelling()
+
+    def _undo_own_cancels(self) -> None:
+        """A mutation runs on the writer's task. One that cancels it means itself, and the writer goes on to others."""
+        for _ in range(self._own_cancels):
+            if self._task is not None:
+                self._task.uncancel()
 
     def _watch(self) -> None:
         """A query has no deadline, holds nobody up, and may wait for what it likes."""

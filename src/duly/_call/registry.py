@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from duly._ground.ids import table_tag
-from duly._model.function import FunctionKind, FunctionReference, LazyReference
+from duly._model.function import FunctionKind, FunctionReference, LazyReference, path_of
 from duly._model.job import SYSTEM_TABLE, ScheduledFunction
 from duly._model.schema import Table
 from duly._model.signature import Signature
@@ -114,7 +114,7 @@ class Registry:
         if function is not None:
             return function
         if isinstance(target, LazyReference):
-            target = target.path
+            target = path_of(target)
         elif isinstance(target, FunctionReference):
             raise FunctionNotFoundError(f"{target.module}:{target.name}", hint=self._missing_hint(target))
         if not isinstance(target, str):

@@ -44,7 +44,7 @@ class Environment:
             for event in events:
                 try:
                     self.observer(event)
-                except Exception:
+                except Exception:  # noqa: BLE001 (see below)
                     # What it is told of has been committed; who called or waits for work must not suffer.
                     _log.exception("the observer failed at %s of %s", event.kind, event.path)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, ParamSpec, TypeVar
 
-__all__ = ["FunctionKind", "FunctionReference", "Handler", "LazyReference"]
+__all__ = ["FunctionKind", "FunctionReference", "Handler", "LazyReference", "path_of"]
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -73,9 +73,8 @@ class LazyReference(FunctionReference[..., Any]):
             raise AttributeError(step)
         return LazyReference(self._root, (*self._steps, step))
 
-    @property
-    def path(self) -> str:
-        """The path it stands for, such as `emails:send_confirmation`."""
+    def _path(self) -> str:
+        # With an underscore, as all that it has of its own: a module or a function may be called `path`.
         if len(self._steps) < 2:
             raise TypeError(f"{self!r} names no function; it takes a module and a name: duly.{self._root}.emails.send")
         return "/".join(self._steps[:-1]) + ":" + self._steps[-1]
@@ -89,3 +88,12 @@ class LazyReference(FunctionReference[..., Any]):
 
     def __repr__(self) -> str:
         return ".".join(("duly", self._root, *self._steps))
+
+
+def path_of(reference: LazyReference) -> str:
+    """The path that a lazy reference stands for, such as `emails:send_confirmation`.
+
+    Raises:
+        TypeError: It stops short of a function: `duly.internal.emails`.
+    """
+    return reference._path()

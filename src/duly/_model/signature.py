@@ -77,6 +77,7 @@ class Signature:
             fields[parameter.name] = typing_extensions.NotRequired[hint] if optional else hint
         self._arguments = adapter_of(f"{path} arguments", fields)
         self._validate = self._arguments.validator.validate_python
+        self._validate_json = self._arguments.validator.validate_json
         self._stored_as_validated = is_stored_as_validated(self._arguments.core_schema)
         returned = hints.get("return", Any)
         self._returns_none = returned is type(None)
@@ -130,7 +131,7 @@ class Signature:
         return dumped
 
     def check_readable(self, text: str, tags: TagsByType) -> None:
-        """Raises `ArgumentError` for stored arguments that `load` could not read: a dataclass with an `InitVar`, say."""
+        """Raises `ArgumentError` for stored arguments that `load` could not read: of a dataclass with an `InitVar`."""
         if self._stored_as_validated:
             return
         try:
@@ -155,7 +156,7 @@ class Signature:
                 )
             else:
                 # Exact for strict types: pydantic knows that it reads JSON.
-                loaded = self._arguments.validate_json(text, context=tags, by_alias=True, by_name=True)
+                loaded = self._validate_json(text, context=tags, by_alias=True, by_name=True)
             return cast("dict[str, Any]", loaded)
         except ValidationError as error:
             raise ArgumentError(self.path, describe_problems(error)) from None

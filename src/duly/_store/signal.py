@@ -43,8 +43,11 @@ class Signal:
                 remaining = (until - self._clock.now_ms()) / 1_000
                 if remaining <= 0:
                     return
-                # The wall clock may be set, or the machine sleep: look at it again from time to time.
-                timer = self._clock.call_later(min(remaining, self._clock.nap_s), partial(_wake, future))
+                # The wall clock may be set, or the machine sleep: look at it again from time to time. Upkeep, which is
+                # all that an idle worker waits for, may as well come late.
+                if topic != "upkeep":
+                    remaining = min(remaining, self._clock.nap_s)
+                timer = self._clock.call_later(remaining, partial(_wake, future))
             sleepers[future] = until
             try:
                 await future

@@ -56,7 +56,9 @@ class Loop:
                     _log.warning("looking for due %ss failed, and goes on until it works: %s", self._topic, error)
                 await self._pause(OUTAGE.delay_ms(failures, self._environment.entropy.uniform()))
                 continue
-            except Exception:  # noqa: BLE001 (see below)
+            except (Exception, asyncio.CancelledError):
+                if _is_cancelled():
+                    raise
                 # A bug, ours or a library's. A worker that seems alive and takes nothing would be worse than noise.
                 failures += 1
                 _log.exception("looking for due %ss failed, and goes on", self._topic)
@@ -84,3 +86,8 @@ class Loop:
         finally:
             self._asleep.cancel()
             self._asleep = None
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

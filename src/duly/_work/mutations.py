@@ -73,11 +73,13 @@ class Mutations:
         savepoint = await tx.savepoint()
         try:
             events = await self._run_to_success(tx, job, function, started)
-        except (ConflictError, KeyboardInterrupt, GeneratorExit):
+        except (KeyboardInterrupt, GeneratorExit):
             raise  # not this job's: the group is tried again
         except BaseException as error:  # also SystemExit and the like: it is the function's failure
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 raise  # the event loop is being shut down: the job stays pending (rule M3)
+            if isinstance(tx.fault, ConflictError):
+                raise tx.fault from None  # the store's, not one that the function made up
             fault = tx.fault or (error if isinstance(error, StoreError) else None)
             # The store may have given up the whole transaction; then this raises, and the group is lost.
             await tx.rollback(savepoint)

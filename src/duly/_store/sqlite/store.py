@@ -416,7 +416,7 @@ class SQLiteStore:
                 with contextlib.suppress(apsw.Error, StoreError):  # whoever looks for work will say what is wrong
                     connection = connection or connect(self._path)
                     version = connection.execute("PRAGMA data_version").fetchall()[0][0]
-                    if seen is not None and version != seen:
+                    if version != seen:
                         self._signal.notify("mutation")
                         self._signal.notify("action")
                     seen = version
