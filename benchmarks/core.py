@@ -268,7 +268,7 @@ class BareFile:
         for group in range(0, cycles + per_commit, per_commit):
             execute("BEGIN IMMEDIATE")
             now = time.time_ns() // 1_000 / 1_000
-            due = execute(_SQL["jobs_due"], ("mutation", now, per_commit)).fetchall()
+            due: list[Any] = execute(_SQL["jobs_due"], ("mutation", now, per_commit)).fetchall()
             for _ in range(min(per_commit, cycles - group)):
                 execute("SAVEPOINT one")
                 last_us = max(time.time_ns() // 1_000, last_us + 1)
@@ -284,8 +284,8 @@ class BareFile:
             for row in due:
                 execute("SAVEPOINT one")
                 order_id = orjson.loads(row[-1])["order_id"]
-                ((body,),) = execute(_SQL["document_get"], (order_id,)).fetchall()
-                order = orjson.loads(body) | {"status": "archived"}
+                found: list[Any] = execute(_SQL["document_get"], (order_id,)).fetchall()
+                order = orjson.loads(found[0][0]) | {"status": "archived"}
                 execute(_SQL["document_replace"], (order_id, orjson.dumps(order).decode()))
                 now = time.time_ns() // 1_000 / 1_000
                 execute(_SQL["job_settle"], (row[0], "pending", 0, "success", now, None, now, 1))
@@ -529,7 +529,7 @@ def measure_memory(folder: Path, counts: list[int], cycles: int) -> list[bool]:
         path = folder / f"memory-{pending}.db"
         fill(path, pending)
         command = [sys.executable, __file__, "--worker-memory", str(path), "--cycles", str(cycles)]
-        resident, peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        resident, peak = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
         sizes.append(float(resident))
         print(f"  {pending:>9,} pending            {float(resident):.1f} MiB resident, {float(peak):.1f} MiB at most")
         for leftover in folder.glob(f"memory-{pending}.db*"):

@@ -133,7 +133,7 @@ async def tell(story: Story) -> None:
         story.step("The order is paid. That cancels the reminder.")
         await pay(story, order_id)
 
-        story.step("The worker is killed: five stamps are due in a moment, a report is being written.")
+        story.step("The worker is killed. Five stamps are due soon, a report is being written.")
         ids = await kill(story, worker, order_id)
 
     story.step("The worker is started again.")

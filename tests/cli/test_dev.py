@@ -52,10 +52,12 @@ def test_dev_opens_with_the_app_its_database_and_its_functions(shop: Duly) -> No
 def test_dev_shows_what_is_scheduled_starts_ends_and_fails(duly: Duly) -> None:
     duly.write("hello.py", HELLO)
     dev = started(duly, "hello")
-    assert duly("run", "hello", "hello:greet").code == 0
+    assert duly("run", "hello", "hello:greet").code == 0  # another process, of whose commits dev hears all the same
+    assert "hello:answer" in dev.until("+ scheduled")
     assert "hello:answer" in dev.until("▶ started")
     dev.until("VERSION 1")
     assert "hello:answer" in dev.until("✓ success")
+    assert "hello:answer  for in 1 h" in dev.until("+ scheduled")
     dev.signal(signal.SIGTERM)
     assert dev.ended() == 0, dev.lines
     assert dev.lines[-1] == "stopped"

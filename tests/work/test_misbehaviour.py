@@ -4,10 +4,10 @@ import asyncio
 import dataclasses
 from collections.abc import Iterable
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 import duly
 from duly._app import Parts
@@ -112,6 +112,11 @@ async def receive_halved(ctx: duly.ActionCtx, halved: Halved) -> None: ...
 async def receive_odd(ctx: duly.ActionCtx, odd: Odd) -> None: ...
 
 
+@duly.action
+async def receive_aliased(ctx: duly.ActionCtx, number: Annotated[int, Field(alias="no")]) -> None:
+    received.append(number)
+
+
 @duly.mutation
 async def insert_secret(ctx: duly.MutationCtx) -> None:
     await ctx.db.insert("rows", {"secret": SecretStr("hunter2")})
@@ -208,6 +213,14 @@ async def test_a_str_that_could_be_bytes_arrives_as_the_str_it_was(database: str
             id = await app.scheduler.run_after(0, receive_either, values=values)
             assert (await _finished(app, id))["state"] == {"kind": "success"}
             assert received == values
+
+
+async def test_a_parameter_with_an_alias_is_passed_by_its_name(database: str) -> None:
+    async with duly.App(__name__, database=database) as app:
+        await app.action(receive_aliased, number=1)
+        id = await app.scheduler.run_after(0, receive_aliased, number=2)
+        assert (await _finished(app, id))["state"] == {"kind": "success"}
+        assert received == [1, 2]
 
 
 async def test_S3_arguments_that_could_not_be_read_back_are_refused_when_scheduling(database: str) -> None:

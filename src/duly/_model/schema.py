@@ -5,6 +5,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast, overload
 
+import typing_extensions
 from pydantic import TypeAdapter, ValidationError
 
 from duly._ground.ids import table_tag
@@ -70,7 +71,7 @@ class Table(Generic[DocumentT]):
     ) -> None:
         if not _NAME.fullmatch(name):
             raise SchemaError(f"{name!r} is no name for a table; use letters, digits and '_', beginning with a letter")
-        if document is not None and not typing.is_typeddict(document):
+        if document is not None and not typing_extensions.is_typeddict(document):
             raise SchemaError(f"the documents of table {name!r} must be a TypedDict, not {document!r}")
         self.name = name
         self.tag = table_tag(name)

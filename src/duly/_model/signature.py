@@ -89,7 +89,8 @@ class Signature:
         if args:
             kwargs = self._name_positional(args, kwargs)
         try:
-            arguments: dict[str, Any] = self._validate(kwargs, context=tags)
+            # By name also where a parameter has an alias: it is a Python call.
+            arguments: dict[str, Any] = self._validate(kwargs, context=tags, by_alias=True, by_name=True)
         except ValidationError as error:
             raise ArgumentError(self.path, describe_problems(error)) from None
         return arguments

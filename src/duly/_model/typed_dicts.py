@@ -31,7 +31,7 @@ def _teach(annotation: Any, seen: set[int]) -> None:
     origin = typing.get_origin(annotation) or annotation
     if not isinstance(origin, type):
         return
-    if typing.is_typeddict(origin) or dataclasses.is_dataclass(origin) or hasattr(origin, "_fields"):
+    if typing_extensions.is_typeddict(origin) or dataclasses.is_dataclass(origin) or hasattr(origin, "_fields"):
         for hint in _hints(origin).values():
             _teach(hint, seen)
     if typing.is_typeddict(origin) and type(origin).__module__ == "typing" and _METHOD not in vars(origin):

@@ -1,6 +1,7 @@
 """The executor: what makes this process a worker."""
 
 import asyncio
+import contextlib
 import logging
 from datetime import timedelta
 
@@ -66,6 +67,9 @@ class Executor:
             Loop(environment, "mutation", mutations.look),
             Loop(environment, "action", self._actions.look),
         ]
+        # Before anything due can hold it up: what dead workers left is settled within a second of a restart (rule A3).
+        with contextlib.suppress(ConflictError, StoreError):  # the loop goes on trying
+            environment.emit(*(await upkeep.look()).events)
         self._tasks = [asyncio.get_running_loop().create_task(loop.run()) for loop in self._loops]
 
     async def stop(self, drain_s: float) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from duly.cli._console import line_by_line, make_console, reveal
+from duly.cli._elsewhere import Elsewhere
 from duly.cli._events import EventLines
 from duly.cli._functions import function_lines
 from duly.cli._load import Loaded, load_app
@@ -41,13 +42,17 @@ async def _run(loaded: Loaded, pipe: int) -> None:
     console = make_console()
     log_to_stderr()
     app._parts.strict = True
-    app._parts.observer = EventLines(console)
+    app._parts.observer = elsewhere = Elsewhere(EventLines(console))
     stop = asyncio.Event()
     words: list[bytes] = []
     _listen(pipe, words, stop)
     _print_header(loaded, console)
     async with app:
-        await until_stopped(app, stop)
+        watching = asyncio.ensure_future(elsewhere.watch(app))
+        try:
+            await until_stopped(app, stop)
+        finally:
+            watching.cancel()
         if words == [RELOAD]:
             # Whoever saves a file does not want to wait for long.
             app._drain = min(app._drain, _RELOAD_DRAIN)

@@ -35,6 +35,8 @@ def connect(path: Path | None) -> apsw.Connection:
     with translated(where):
         connection = apsw.Connection(str(path) if path else ":memory:", statementcachesize=256)
         connection.set_busy_timeout(_BUSY_MS)
+        # Plans don't depend on what is bound. Otherwise SQLite plans a statement anew whenever its `LIMIT ?` is bound.
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         # fullfsync: on macOS fsync alone leaves what was written in the drive's cache. It means nothing elsewhere.
         for pragma in ("synchronous=FULL", "fullfsync=ON", "temp_store=MEMORY", "cache_size=-65536"):
             connection.execute(f"PRAGMA {pragma}")

@@ -138,6 +138,12 @@ class SQLiteStore:
         try:
             if self._path is not None:
                 await patiently(self._writer, "PRAGMA journal_mode=WAL", self._clock, self._shared.where)
+                with translated(self._shared.where):
+                    if self._writer.execute("PRAGMA journal_mode").fetchall() != [("wal",)]:
+                        raise StoreError(
+                            f"the database {self._shared.where} is on a file system that can't share memory between "
+                            "processes; put it on a local disk"
+                        )
             await patiently(self._writer, "BEGIN IMMEDIATE", self._clock, self._shared.where)
             with translated(self._shared.where):
                 try:

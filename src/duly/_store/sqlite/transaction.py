@@ -24,6 +24,8 @@ __all__ = ["SQLiteTransaction"]
 
 _SQL = statements_of("sqlite")
 _INLINE_ARGUMENTS_MAX = 1_024
+# The states that most rows are in. The others have an index of their own, which a statement must name to be given.
+_USUAL = ("pending", "success")
 
 
 class SQLiteTransaction:
@@ -169,7 +171,8 @@ class SQLiteTransaction:
         return [Job._make(row) for row in self._execute(f"jobs_{order}", (after, before, limit))]
 
     async def list_jobs(self, state: JobState, before: str, limit: int) -> list[Job]:
-        return [Job._make(row) for row in self._execute("jobs_by_state", (state, before, limit))]
+        statement = "jobs_by_state" if state in _USUAL else "jobs_by_unusual_state"
+        return [Job._make(row) for row in self._execute(statement, (state, before, limit))]
 
     async def count_jobs(self, after: str, before: str) -> int:
         return cast("int", self._execute("jobs_count", (after, before))[0][0])
