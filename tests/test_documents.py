@@ -5,7 +5,7 @@ import base64
 import json
 import math
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from functools import partial
@@ -65,7 +65,7 @@ class Row(TypedDict):
 
 
 customers = duly.Table("customers", Customer, indexes={"by_city": ["address.city", "name"]})
-events = duly.Table("events", Event, indexes={"by_at": ["at"], "by_level": ["level", "price"]})
+events = duly.Table("events", Event, indexes={"by_at": ["at"], "by_level": ["level"]})
 rows = duly.Table("rows", Row, indexes={"by_group": ["group", "n"], "by_n": ["n"]})
 loose = duly.Table("loose", indexes={"by_value": ["value"], "by_path": ["a.b.c"]})
 
@@ -312,7 +312,7 @@ async def test_without_a_type_what_json_can_hold_is_stored_as_such(database: str
             app, "things", [{"at": at, "price": Decimal("1.10"), "level": Level.HIGH, "t": (1, 2)}]
         )
         found = fields_of(await reading(app, lambda ctx: ctx.db.get(id)))
-        assert found == {"at": "2026-01-02T03:04:05Z", "price": "1.10", "level": "high", "t": [1, 2]}
+        assert found == {"at": "2026-01-02T03:04:05.000000Z", "price": "1.10", "level": "high", "t": [1, 2]}
 
 
 @pytest.mark.parametrize(
@@ -1104,3 +1104,39 @@ async def test_what_was_written_is_there_when_the_app_is_opened_again(file_datab
             await insert_all(app, rows, [{"n": n}])
             found = await reading(app, lambda ctx: ctx.db.query(rows).with_index("by_n").collect())
             assert [row["n"] for row in found] == list(range(n + 1))
+
+
+class Campaign(TypedDict):
+    send_at: datetime
+
+
+campaigns = duly.Table("campaigns", Campaign, indexes={"by_send_at": ["send_at"]})
+
+
+async def inserting_campaign(moment: datetime, ctx: duly.MutationCtx) -> None:
+    await ctx.db.insert(campaigns, {"send_at": moment})
+
+
+async def test_an_index_orders_datetimes_by_time_whatever_their_offsets_and_fractions(database: str) -> None:
+    noon = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    moments = [
+        noon,
+        noon + timedelta(microseconds=1),
+        noon.astimezone(timezone(timedelta(hours=2))) + timedelta(milliseconds=500),
+        noon.astimezone(timezone(timedelta(hours=-11))) + timedelta(seconds=1),
+    ]
+    async with duly.App(__name__, database=database).client() as app:
+        for moment in reversed(moments):
+            await writing(app, partial(inserting_campaign, moment))
+        later = await reading(
+            app, lambda ctx: ctx.db.query(campaigns).with_index("by_send_at", send_at=duly.gt(noon)).collect()
+        )
+    assert [campaign["send_at"] for campaign in later] == moments[1:]
+
+
+@pytest.mark.parametrize("unordered", [Decimal, timedelta, Decimal | None])
+def test_a_field_whose_text_does_not_order_by_its_value_can_not_be_indexed(unordered: Any) -> None:
+    make_typed_dict: Any = TypedDict
+    shape = make_typed_dict("shape", {"field": unordered})
+    with pytest.raises(SchemaError, match="would not order by its value; store a number"):
+        duly.Table("shapes", shape, indexes={"by_field": ["field"]})

@@ -85,6 +85,11 @@ def test_jobs_filters_by_state_and_name_up_to_a_limit(with_jobs: Duly) -> None:
 
 
 def test_jobs_says_when_there_are_none(shop: Duly) -> None:
+    missing = shop("jobs", "jobs")
+    assert missing.code == 1
+    assert "error: there is no database" in missing.err
+    assert not list(shop.folder.glob("*.db*")), "who only looks makes none"
+    shop.write("jobs.db", "")
     assert shop("jobs", "jobs").out == "no scheduled functions\n"
     assert shop("jobs", "jobs", "--state", "failed").out == "no such scheduled functions\n"
 
@@ -105,6 +110,7 @@ def test_jobs_refuses_options_that_make_no_sense(shop: Duly, options: list[str],
 
 
 def test_jobs_watches_until_it_is_interrupted(shop: Duly) -> None:
+    shop.write("jobs.db", "")
     watch = shop.start("jobs", "jobs", "--watch")
     watch.until("no scheduled functions")
     assert shop("run", "jobs", "jobs:schedule", '{"path": "jobs:works"}').code == 0
@@ -160,5 +166,6 @@ def test_cancel_of_what_has_finished_fails_unless_that_is_fine(with_jobs: Duly) 
     fine = with_jobs("cancel", "jobs", document["_id"], "--missing-ok")
     assert fine.code == 0, fine
     assert "nothing to cancel" in fine.out
+    with_jobs.write("shop.db", "")
     missing = with_jobs("cancel", "shop", document["_id"], "--missing-ok")
     assert missing.code == 0, missing

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, TypeVar, get_origin, overload
 
 from duly._call.context import ActionCtx, MutationCtx, QueryCtx, SyncActionCtx
 from duly._model.function import FunctionKind, FunctionReference, Handler
@@ -159,4 +159,23 @@ def _reference(
     is_async = inspect.iscoroutinefunction(function)
     if not is_async and (kind != "action" or inspect.isasyncgenfunction(function)):
         raise TypeError(f"{function.__name__!r} must be 'async def' to be a {kind}")
+    _check_ctx(function, kind, is_async)
     return FunctionReference(Handler(function, kind, public, is_async, timeout))
+
+
+def _check_ctx(function: Callable[..., Any], kind: FunctionKind, is_async: bool) -> None:
+    """The first parameter is the ctx; where its annotation says otherwise, it was forgotten or is of another kind."""
+    expected = {"query": QueryCtx, "mutation": MutationCtx, "action": ActionCtx if is_async else SyncActionCtx}[kind]
+    for first in list(inspect.signature(function).parameters.values())[:1]:
+        annotation = first.annotation
+        if isinstance(annotation, str):
+            fits = annotation.endswith(("Ctx", "Any"))  # as it stands in the source; what it means is not known yet
+        elif isinstance(annotation, type) and annotation is not inspect.Parameter.empty:
+            fits = issubclass(expected, annotation)
+        else:
+            fits = get_origin(annotation) is None  # none at all, Any, or a type variable
+        if not fits:
+            raise TypeError(
+                f"the first parameter of the {kind} {function.__name__!r} is its ctx, a duly.{expected.__name__}; "
+                f"this is '{first}'"
+            )

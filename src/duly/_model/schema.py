@@ -3,6 +3,8 @@
 import re
 import typing
 from collections.abc import Mapping, Sequence
+from datetime import time, timedelta
+from decimal import Decimal
 from typing import Any, Generic, TypeVar, cast, overload
 
 import typing_extensions
@@ -45,6 +47,7 @@ class Table(Generic[DocumentT]):
         document: A `TypedDict`. Documents are validated by it when written, and arrive as it says when read. Without
             it any document is taken.
         indexes: For each index its name and the fields it orders by. Fields of nested dicts are written `address.city`.
+            Datetimes order by time: they are stored in UTC.
 
     Raises:
         SchemaError: A name, the type or an index is not as above.
@@ -99,6 +102,12 @@ class Table(Generic[DocumentT]):
             if self.document is not None and field.partition(".")[0] not in self.document.__annotations__:
                 raise SchemaError(
                     f"index {index.name!r} of table {self.name!r}: {self.document.__name__} has no field {field!r}"
+                )
+            unordered = _unordered(self.document, field) if self.document is not None else None
+            if unordered is not None:
+                raise SchemaError(
+                    f"index {index.name!r} of table {self.name!r}: {field!r} is a {unordered.__name__}, which is "
+                    "stored as text and would not order by its value; store a number, such as cents or milliseconds"
                 )
 
     def dump(self, document: Any) -> Any:
@@ -163,6 +172,20 @@ def index_key(index: Index, document: Mapping[str, Any]) -> bytes:
             "index a shorter field or a hash",
         )
     return key
+
+
+def _unordered(document: Any, field: str) -> type | None:
+    """The type in a field's annotation whose text does not order as its values do, if there is one."""
+    try:
+        hint = typing.get_type_hints(document).get(field)
+    except NameError:
+        return None  # told when the table is first used, with the name
+    parts = [hint]
+    for part in parts:
+        parts.extend(typing.get_args(part))
+        if part in (Decimal, timedelta, time):
+            return cast("type", part)
+    return None
 
 
 def _field(document: Mapping[str, Any], field: str) -> Any:

@@ -3,6 +3,7 @@
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
 import typing_extensions
@@ -222,7 +223,16 @@ def storable(value: Any) -> Any:
     if isinstance(value, _SECRETS):
         # Pydantic writes asterisks, and the function would take them for the secret.
         raise ValueError("it is not shown to anyone, so not written down either; pass the id or name of where it is")
+    if isinstance(value, datetime):
+        return _sortable(value)
     return list(value) if isinstance(value, (set, frozenset)) else to_jsonable_python(value)
+
+
+def _sortable(moment: datetime) -> str:
+    """In UTC and of one width, so that an index orders moments by time, whatever their offsets and fractions."""
+    if moment.utcoffset() is None:
+        return moment.isoformat(timespec="microseconds")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def _exhaust(value: Any) -> Any:

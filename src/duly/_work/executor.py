@@ -13,7 +13,7 @@ from duly._work.lease import LeaseKeeper
 from duly._work.loop import Loop
 from duly._work.mutations import Mutations
 from duly._work.upkeep import Upkeep
-from duly.errors import AppNotOpenError, StoreError
+from duly.errors import AppNotOpenError, ConflictError, StoreError
 
 __all__ = ["Executor"]
 

@@ -1,6 +1,7 @@
 """Finding scheduled functions in the store: newest first, by state and name, by id or the end of one."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from duly._app import App
 from duly._call.registry import SYSTEM_TAG
@@ -10,7 +11,7 @@ from duly._store.port import Transaction
 from duly.cli._problem import USAGE, CommandError
 from duly.errors import InvalidIdError
 
-__all__ = ["SHORT", "find_job", "find_jobs"]
+__all__ = ["SHORT", "find_job", "find_jobs", "must_exist"]
 
 SHORT = 8
 """So many characters at the end of an id are shown where there is no room for all 32."""
@@ -18,6 +19,21 @@ SHORT = 8
 _SHORT_MIN = 4
 _SHORT_MAX = 20
 _PAGE = 500
+
+
+def must_exist(app: App) -> None:
+    """Who only looks must not make a database: an empty one in the wrong folder would say that all is done.
+
+    Raises:
+        CommandError: There is no such file yet.
+    """
+    path = app.database.removeprefix("sqlite:///")
+    if path != app.database and path != ":memory:" and not Path(path).exists():
+        raise CommandError(
+            f"there is no database {Path(path).absolute()}",
+            hint="it is looked for from the current folder: change to the app's, or name it with --database or "
+            "$DULY_DATABASE_URL; it is made by the first duly dev, worker or run",
+        )
 
 
 async def find_jobs(app: App, state: JobState | None, name: str, limit: int) -> list[Job]:

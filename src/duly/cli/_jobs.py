@@ -9,7 +9,7 @@ from duly._app import App
 from duly._ground.clock import SystemClock
 from duly._model.job import JobState, job_document
 from duly.cli._console import make_console
-from duly.cli._find import find_jobs
+from duly.cli._find import find_jobs, must_exist
 from duly.cli._table import JobTable
 from duly.cli._values import json_text
 
@@ -20,6 +20,7 @@ _WATCH_S = 0.5
 
 async def list_jobs(app: App, state: JobState | None, name: str, limit: int, *, as_json: bool) -> None:
     """Prints the table, or a line of JSON for each."""
+    must_exist(app)
     async with app.client():
         jobs = await find_jobs(app, state, name, limit + 1)
     if as_json:
@@ -35,6 +36,7 @@ async def watch_jobs(app: App, state: JobState | None, name: str, limit: int) ->
     console = make_console()
     clock = SystemClock()
     shown: object = None
+    must_exist(app)
     async with app.client():
         with Live(Text(), console=console, auto_refresh=False, transient=not console.is_terminal) as live:
             while True:

@@ -9,7 +9,7 @@ from duly._app import App
 from duly._ground.clock import SystemClock
 from duly._model.job import Job, job_document
 from duly.cli._console import make_console, reveal
-from duly.cli._find import find_job
+from duly.cli._find import find_job, must_exist
 from duly.cli._look import STATES, state_text
 from duly.cli._problem import CommandError
 from duly.cli._times import duration, full_time, relative_time
@@ -23,6 +23,7 @@ _LABEL = 15
 
 async def show(app: App, id: str, *, as_json: bool) -> None:
     """Prints all fields of a scheduled function."""
+    must_exist(app)
     async with app.client():
         job = await find_job(app, id)
     document = job_document(job)
@@ -71,6 +72,7 @@ def _block(console: Console, label: str, text: str, style: str) -> None:
 
 async def cancel(app: App, id: str, *, missing_ok: bool) -> None:
     """Cancels a scheduled function that has not finished."""
+    must_exist(app)
     async with app.client():
         try:
             job = await find_job(app, id)
