@@ -170,10 +170,10 @@ def _check_ctx(function: Callable[..., Any], kind: FunctionKind, is_async: bool)
         annotation = first.annotation
         if isinstance(annotation, str):
             fits = annotation.endswith(("Ctx", "Any"))  # as it stands in the source; what it means is not known yet
-        elif isinstance(annotation, type) and annotation is not inspect.Parameter.empty:
+        elif isinstance(annotation, type) and annotation not in (inspect.Parameter.empty, Any):
             fits = issubclass(expected, annotation)
         else:
-            fits = get_origin(annotation) is None  # none at all, Any, or a type variable
+            fits = get_origin(annotation) is None  # there is none, it is Any, or a type variable
         if not fits:
             raise TypeError(
                 f"the first parameter of the {kind} {function.__name__!r} is its ctx, a duly.{expected.__name__}; "
