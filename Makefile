@@ -38,7 +38,7 @@ check: $(VENV)/ready ## Check lint, format, types and the direction of imports
 
 .PHONY: bench
 bench: $(VENV)/ready ## Measure what the design promises, as ratios
-	@$(PYTHON) benchmarks/core.py
+	@$(PYTHON) -m benchmarks.core
 
 .PHONY: soak
 soak: $(VENV)/ready ## Kill workers for as long as you like and check every guarantee

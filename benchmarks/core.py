@@ -1,7 +1,7 @@
 """The figures that the design promises (DESIGN.md section 6), each a ratio or a count from one run.
 
     make bench                              five interleaved rounds, some two minutes
-    python benchmarks/core.py --quick       a small run, to see that it works
+    python -m benchmarks.core --quick       a small run, to see that it works
 
 Nothing is written but standard output and a temporary folder. It ends with status 1 if a figure does not hold.
 
@@ -24,10 +24,7 @@ import argparse
 import asyncio
 import itertools
 import math
-import os
-import platform
 import random
-import selectors
 import statistics
 import subprocess
 import sys
@@ -35,22 +32,30 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, TypedDict
-
-import apsw
-import orjson
+from typing import Literal, TypedDict
 
 import duly
+from benchmarks.bare import BareCommits, BareFile, Run
+from benchmarks.measuring import (
+    Counts,
+    counting_loop,
+    describe_machine,
+    mark,
+    percentile,
+    ratio,
+    spread,
+    title,
+    watched,
+)
 from duly._ground.clock import SystemClock
 from duly._ground.entropy import SystemEntropy
 from duly._ground.ids import IdMaker, table_tag
 from duly._store.sqlite.connection import connect
 from duly._store.statements import statements_of
 
+ROOT = Path(__file__).parent.parent
 _CLIENTS = 256
 _SQL = statements_of("sqlite")
 
@@ -137,71 +142,7 @@ def app_on(path: Path) -> duly.App:
     return duly.App(__name__, database=f"sqlite:///{path}")
 
 
-# --- watching SQLite and the event loop from outside ----------------------------------------------------------------
-
-
-@dataclass
-class Counts:
-    """What happened on the connections of this process, and on its event loop."""
-
-    commits: int = 0
-    statements: int = 0
-    wakeups: int = 0
-    seen: dict[int, int] = field(default_factory=dict)
-
-
-@contextmanager
-def watched(*, statements: bool = False) -> Iterator[Counts]:
-    """Counts the commits that wrote something on each connection opened from here on; its statements too if asked."""
-    counts = Counts()
-
-    def watch(connection: apsw.Connection) -> None:
-        def committing() -> bool:
-            changes = connection.total_changes()
-            counts.commits += changes != counts.seen.get(id(connection), 0)
-            counts.seen[id(connection)] = changes
-            return False  # go on
-
-        def stated(event: Any) -> None:
-            counts.statements += 1
-
-        connection.set_commit_hook(committing)
-        if statements:
-            connection.trace_v2(apsw.SQLITE_TRACE_STMT, stated)
-
-    apsw.connection_hooks.append(watch)
-    try:
-        yield counts
-    finally:
-        apsw.connection_hooks.remove(watch)
-
-
-class CountingSelector(selectors.DefaultSelector):
-    """Counts how often the event loop woke up."""
-
-    def __init__(self, counts: Counts) -> None:
-        super().__init__()
-        self._counts = counts
-
-    def select(self, timeout: float | None = None) -> Any:
-        ready = super().select(timeout)
-        self._counts.wakeups += 1
-        return ready
-
-
-def counting_loop(counts: Counts) -> Callable[[], asyncio.AbstractEventLoop]:
-    return lambda: asyncio.SelectorEventLoop(CountingSelector(counts))
-
-
 # --- throughput -----------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Run:
-    """Cycles a second, and how many cycles each commit held."""
-
-    rate: float
-    per_commit: float
 
 
 def run_duly(path: Path, cycles: int, numbers: Iterator[int]) -> Run:
@@ -228,82 +169,6 @@ async def _drive(path: Path, cycles: int, numbers: Iterator[int], counts: Counts
         commits = counts.commits - commits
         assert progress.archived == cycles, f"{progress.archived} of {cycles} ran"
     return Run(cycles / seconds, cycles / commits)
-
-
-class BareFile:
-    """A file with duly's tables, and a loop that writes into it what duly would."""
-
-    def __init__(self, path: Path) -> None:
-        asyncio.run(_make_tables(path))
-        self._connection = connect(path)
-        self._ids = IdMaker(SystemClock(), SystemEntropy())
-        self._order_tag, self._job_tag = table_tag("orders"), table_tag("_scheduled_functions")
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def run(self, cycles: int, per_commit: int, numbers: Iterator[int]) -> Run:
-        rows = [self._rows(next(numbers)) for _ in range(cycles)]
-        groups = [rows[start : start + per_commit] for start in range(0, cycles, per_commit)]
-        execute = self._connection.cursor().execute
-        document_insert, document_replace = _SQL["document_insert"], _SQL["document_replace"]
-        job_insert, job_settle = _SQL["job_insert"], _SQL["job_settle"]
-        started = time.perf_counter()
-        # As with duly, what one transaction schedules is run by the next.
-        for created, finished in zip([*groups, []], [[], *groups], strict=True):
-            execute("BEGIN IMMEDIATE")
-            for insert, schedule, _, _ in created:
-                execute(document_insert, insert)
-                execute(job_insert, schedule)
-            for _, _, replace, settle in finished:
-                execute(document_replace, replace)
-                execute(job_settle, settle)
-            execute("COMMIT")
-        return Run(cycles / (time.perf_counter() - started), per_commit)
-
-    def run_by_hand(self, cycles: int, per_commit: int, numbers: Iterator[int]) -> Run:
-        execute = self._connection.cursor().execute
-        last_us = 0
-        started = time.perf_counter()
-        for group in range(0, cycles + per_commit, per_commit):
-            execute("BEGIN IMMEDIATE")
-            now = time.time_ns() // 1_000 / 1_000
-            due: list[Any] = execute(_SQL["jobs_due"], ("mutation", now, per_commit)).fetchall()
-            for _ in range(min(per_commit, cycles - group)):
-                execute("SAVEPOINT one")
-                last_us = max(time.time_ns() // 1_000, last_us + 1)
-                order_id = f"{self._order_tag}{last_us:013x}{os.urandom(7).hex()}"
-                job_id = f"{self._job_tag}{last_us:013x}{os.urandom(7).hex()}"
-                order = {"items": ["tea"], "number": next(numbers), "status": "open"}
-                execute(_SQL["document_insert"], (order_id, orjson.dumps(order).decode()))
-                arguments = orjson.dumps({"order_id": order_id}).decode()
-                now = last_us / 1_000
-                job = (job_id, "core:archive_order", "mutation", "pending", now, now, None, arguments)
-                execute(_SQL["job_insert"], job)
-                execute("RELEASE one")
-            for row in due:
-                execute("SAVEPOINT one")
-                order_id = orjson.loads(row[-1])["order_id"]
-                found: list[Any] = execute(_SQL["document_get"], (order_id,)).fetchall()
-                order = orjson.loads(found[0][0]) | {"status": "archived"}
-                execute(_SQL["document_replace"], (order_id, orjson.dumps(order).decode()))
-                now = time.time_ns() // 1_000 / 1_000
-                execute(_SQL["job_settle"], (row[0], "pending", 0, "success", now, None, now, 1))
-                execute("RELEASE one")
-            execute("COMMIT")
-        return Run(cycles / (time.perf_counter() - started), per_commit)
-
-    def _rows(self, number: int) -> tuple[tuple[Any, ...], ...]:
-        """The bindings of one cycle's four statements."""
-        now = time.time_ns() // 1_000 / 1_000
-        order_id, job_id = str(self._ids.make(self._order_tag)), str(self._ids.make(self._job_tag))
-        body = '{"items":["tea"],"number":%d,"status":"%s"}'
-        return (
-            (order_id, body % (number, "open")),
-            (job_id, "core:archive_order", "mutation", "pending", now, now, None, f'{{"order_id":"{order_id}"}}'),
-            (order_id, body % (number, "archived")),
-            (job_id, "pending", 0, "success", now + 1, None, now, 1),
-        )
 
 
 async def _make_tables(path: Path) -> None:
@@ -339,6 +204,7 @@ def compare_throughput(folder: Path, rounds: int, cycles: int, pending: int) -> 
     empty, full = folder / "empty.db", folder / "full.db"
     fill(empty, 0)
     fill(full, pending)
+    asyncio.run(_make_tables(folder / "bare.db"))
     bare_file = BareFile(folder / "bare.db")
     numbers = itertools.count()
     per_commit = round(run_duly(empty, max(cycles // 4, 1_000), numbers).per_commit)  # a warm-up
@@ -430,25 +296,6 @@ async def _sample(
     return waits, durable
 
 
-class BareCommits:
-    """One row, changed and committed again and again: what a durable commit costs on this disk."""
-
-    def __init__(self, path: Path) -> None:
-        self._connection = connect(path)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("CREATE TABLE one (value INTEGER)")
-        self._connection.execute("INSERT INTO one VALUES (0)")
-        self._numbers = itertools.count(1)
-
-    def once(self) -> float:
-        started = time.perf_counter_ns()
-        self._connection.execute("UPDATE one SET value = ?", (next(self._numbers),))
-        return (time.perf_counter_ns() - started) / 1e6
-
-    def close(self) -> None:
-        self._connection.close()
-
-
 # --- an idle worker -------------------------------------------------------------------------------------------------
 
 
@@ -528,8 +375,8 @@ def measure_memory(folder: Path, counts: list[int], cycles: int) -> list[bool]:
     for pending in counts:
         path = folder / f"memory-{pending}.db"
         fill(path, pending)
-        command = [sys.executable, __file__, "--worker-memory", str(path), "--cycles", str(cycles)]
-        resident, peak = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+        command = [sys.executable, "-m", "benchmarks.core", "--worker-memory", str(path), "--cycles", str(cycles)]
+        resident, peak = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
         sizes.append(float(resident))
         print(f"  {pending:>9,} pending            {float(resident):.1f} MiB resident, {float(peak):.1f} MiB at most")
         for leftover in folder.glob(f"memory-{pending}.db*"):
@@ -562,64 +409,6 @@ def _memory_mib() -> tuple[float, float]:
         return peak, peak
     lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
     return int(lines["VmRSS"].split()[0]) / 1024, int(lines["VmHWM"].split()[0]) / 1024
-
-
-# --- words and numbers ----------------------------------------------------------------------------------------------
-
-
-def title(text: str) -> None:
-    print(f"\n{text}", flush=True)
-
-
-def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):>9,.0f} ({min(values):,.0f} to {max(values):,.0f})"
-
-
-def percentile(values: list[float], percent: int) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
-
-
-def ratio(values: list[float]) -> str:
-    return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
-
-
-def mark(held: bool, text: str) -> bool:
-    print(f"  {'HOLDS' if held else 'DOES NOT HOLD':<13} {text}", flush=True)
-    return held
-
-
-def describe_machine(folder: Path) -> None:
-    print(f"cores     {os.cpu_count()} ({_processor()}), load {', '.join(f'{load:.2f}' for load in os.getloadavg())}")
-    print(f"system    {platform.platform()}")
-    print(f"python    {platform.python_implementation()} {platform.python_version()}")
-    print(f"sqlite    {apsw.sqlite_lib_version()} (apsw {apsw.apsw_version()})")
-    waits = _fsync_ms(folder / "fsync")
-    print(f"fsync     p50 {percentile(waits, 50):.3f} ms, p99 {percentile(waits, 99):.3f} ms (4 KiB overwritten)")
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _fsync_ms(path: Path) -> list[float]:
-    flush: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
-    file = os.open(path, os.O_RDWR | os.O_CREAT)
-    try:
-        waits = []
-        for number in range(500):
-            started = time.perf_counter_ns()
-            os.pwrite(file, number.to_bytes(4) * 1024, 0)
-            flush(file)
-            waits.append((time.perf_counter_ns() - started) / 1e6)
-    finally:
-        os.close(file)
-    return waits
 
 
 def main() -> int:

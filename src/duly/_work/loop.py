@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from duly._call.scope import Environment
+from duly._ground.tasks import is_being_cancelled
 from duly._model.backoff import CONFLICT, OUTAGE
 from duly._store.port import Topic
 from duly._work.outcome import Looked
@@ -57,7 +58,7 @@ class Loop:
                 await self._pause(OUTAGE.delay_ms(failures, self._environment.entropy.uniform()))
                 continue
             except (Exception, asyncio.CancelledError):
-                if _is_cancelled():
+                if is_being_cancelled():
                     raise
                 # A bug, ours or a library's. A worker that seems alive and takes nothing would be worse than noise.
                 failures += 1
@@ -86,8 +87,3 @@ class Loop:
         finally:
             self._asleep.cancel()
             self._asleep = None
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -6,6 +6,7 @@ from duly._call.registry import Function
 from duly._call.runner import Runner
 from duly._call.scope import CallChain, Environment
 from duly._ground.ids import Id
+from duly._ground.tasks import is_being_cancelled
 from duly._model.backoff import FAULT
 from duly._model.event import Event
 from duly._model.failure import describe_failure
@@ -76,7 +77,7 @@ class Mutations:
         except (KeyboardInterrupt, GeneratorExit):
             raise  # not this job's: the group is tried again
         except BaseException as error:  # also SystemExit and the like: it is the function's failure
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
                 raise  # the event loop is being shut down: the job stays pending (rule M3)
             if isinstance(tx.fault, ConflictError):
                 raise tx.fault from None  # the store's, not one that the function made up
@@ -125,8 +126,3 @@ class Mutations:
             return await self._postpone(tx, job, error)
 
         return Looked(True, None, await self._environment.store.transact(body))
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 import apsw
 
 from duly._ground.clock import Clock
+from duly._ground.tasks import is_being_cancelled
 from duly._model.schema import Table
 from duly._store.indexes import ensure_indexes
 from duly._store.port import Lease, Topic, Transaction
@@ -363,7 +364,7 @@ class SQLiteStore:
             tx.undo_to(savepoint)
             tx.made_work = made_work
             request.fail(error)
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
                 raise  # the event loop is being shut down
             return False
         return True
@@ -484,11 +485,6 @@ class SQLiteStore:
             self._requests.append(_Request(_nothing, future))
             self._wake_lane()
         self._signal.notify(topic)
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 async def _nothing(_: Any) -> None: ...

@@ -1,0 +1,1 @@
+"""Measuring what the design promises, as ratios within one run."""
