@@ -168,6 +168,27 @@ async def test_C1_only_the_named_job_is_canceled(database: str) -> None:
     assert stage.seen == [0, 2, 4]
 
 
+async def test_C1_a_job_that_one_before_it_cancels_is_not_even_begun(database: str) -> None:
+    """Both are due, and looked up together."""
+    victims: list[duly.Id[duly.ScheduledFunction]] = []
+    async with app_on(database) as app:
+
+        @stage.body
+        async def cancel_the_next(ctx: duly.MutationCtx) -> None:
+            await ctx.scheduler.cancel(victims[-1])
+
+        @stage.body
+        async def schedule_both(ctx: duly.MutationCtx) -> None:
+            await ctx.scheduler.run_after(0, perform, cancel_the_next)
+            victims.append(await ctx.scheduler.run_after(0, note, what="ran"))
+
+        await app.mutation(perform, schedule_both)
+        await finished(app, victims[-1], "canceled")
+        last = await app.scheduler.run_after(0, note, what="last")
+        await finished(app, last, "success")
+    assert stage.seen == ["last"]
+
+
 async def test_C1_the_cancel_is_rolled_back_with_its_transaction(database: str) -> None:
     clock = ManualClock()
     async with app_with(app_on(database), clock) as app:

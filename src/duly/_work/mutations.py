@@ -59,7 +59,9 @@ class Mutations:
         events: list[Event] = []
         while True:
             due = await due_for(tx, environment.registry, "mutation", now, limit)
-            for job, function in due:
+            for number, (job, function) in enumerate(due):
+                if number and await tx.get_job_state(job.id) != "pending":
+                    continue  # cancelled by one before it: it is not to run at all (rule C1)
                 begun.append(job)
                 events += await self._run(tx, job, function)
                 if len(begun) >= self._group_max or clock.monotonic() - started > _GROUP_S:
