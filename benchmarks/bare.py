@@ -43,7 +43,7 @@ class BareFile:
         groups = [rows[start : start + per_commit] for start in range(0, cycles, per_commit)]
         execute = self._connection.cursor().execute
         document_insert, document_replace = _SQL["document_insert"], _SQL["document_replace"]
-        job_insert, job_settle = _SQL["job_insert"], _SQL["job_settle"]
+        job_insert, job_update = _SQL["job_insert"], _SQL["job_update"]
         started = time.perf_counter()
         # As with duly, what one transaction schedules is run by the next.
         for created, finished in zip([*groups, []], [[], *groups], strict=True):
@@ -53,7 +53,7 @@ class BareFile:
                 execute(job_insert, schedule)
             for _, _, replace, settle in finished:
                 execute(document_replace, replace)
-                execute(job_settle, settle)
+                execute(job_update, settle)
             execute("COMMIT")
         return Run(cycles / (time.perf_counter() - started), per_commit)
 
@@ -74,17 +74,17 @@ class BareFile:
                 execute(_SQL["document_insert"], (order_id, orjson.dumps(order).decode()))
                 arguments = orjson.dumps({"order_id": order_id}).decode()
                 now = last_us / 1_000
-                job = (job_id, "core:archive_order", "mutation", "pending", now, now, None, arguments)
+                job = job_row(job_id, now, arguments)
                 execute(_SQL["job_insert"], job)
                 execute("RELEASE one")
             for row in due:
                 execute("SAVEPOINT one")
-                order_id = orjson.loads(row[-1])["order_id"]
+                order_id = orjson.loads(row[-2])["order_id"]
                 found: list[Any] = execute(_SQL["document_get"], (order_id,)).fetchall()
                 order = orjson.loads(found[0][0]) | {"status": "archived"}
                 execute(_SQL["document_replace"], (order_id, orjson.dumps(order).decode()))
                 now = time.time_ns() // 1_000 / 1_000
-                execute(_SQL["job_settle"], (row[0], "pending", 0, "success", now, None, now, 1))
+                execute(_SQL["job_update"], _success(row[0], now))
                 execute("RELEASE one")
             execute("COMMIT")
         return Run(cycles / (time.perf_counter() - started), per_commit)
@@ -96,10 +96,20 @@ class BareFile:
         body = '{"items":["tea"],"number":%d,"status":"%s"}'
         return (
             (order_id, body % (number, "open")),
-            (job_id, "core:archive_order", "mutation", "pending", now, now, None, f'{{"order_id":"{order_id}"}}'),
+            job_row(job_id, now, f'{{"order_id":"{order_id}"}}'),
             (order_id, body % (number, "archived")),
-            (job_id, "pending", 0, "success", now + 1, None, now, 1),
+            _success(job_id, now),
         )
+
+
+def job_row(id: str, now: float, arguments: str) -> tuple[Any, ...]:
+    """A row that `job_insert` puts in."""
+    return (id, "core:archive_order", "mutation", "pending", now, now, None, None, 0, None, None, None, arguments, False)
+
+
+def _success(id: str, now: float) -> tuple[Any, ...]:
+    """What `job_update` makes of it."""
+    return (id, "pending", 0, "mutation", "success", None, now, now + 1, 1, None, None, None, False)
 
 
 class BareCommits:

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 import duly
-from benchmarks.bare import BareCommits, BareFile, Run
+from benchmarks.bare import BareCommits, BareFile, Run, job_row
 from benchmarks.measuring import (
     Counts,
     counting_loop,
@@ -190,7 +190,7 @@ def fill(path: Path, pending: int) -> None:
             connection.executemany(
                 _SQL["job_insert"],
                 (
-                    (str(ids.make(tag)), "core:archive_order", "mutation", "pending", due, due, None, args)
+                    job_row(str(ids.make(tag)), due, args)
                     for due in (now + day_ms * dice.uniform(1, 30) for _ in range(min(50_000, pending - start)))
                     for args in (f'{{"order_id":"{order_id}"}}',)
                 ),

@@ -141,7 +141,7 @@ async def test_a_parked_job_stands_aside_visibly(store: Store) -> None:
     assert await parked(NOW + 3) == [jobs[1].id, jobs[0].id]
     assert await parked(NOW + 3, limit=1) == [jobs[1].id]
     found = await job_of(store, jobs[0].id)
-    assert found == jobs[0]._replace(pending_reason="no code here has it")
+    assert found == jobs[0]._replace(pending_reason="no code here has it", parked=True)
 
 
 async def test_a_parked_job_can_be_run_and_cancelled_where_it_is(store: Store) -> None:

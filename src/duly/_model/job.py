@@ -20,8 +20,13 @@ __all__ = [
     "JobState",
     "ScheduledFunction",
     "ScheduledFunctionState",
+    "become",
     "check_move",
     "job_document",
+    "park",
+    "postpone",
+    "settle",
+    "start",
 ]
 
 SYSTEM_TABLE = "_scheduled_functions"
@@ -87,7 +92,7 @@ class Job(NamedTuple):
     """A row of the job table, with real columns. `due` is None once the job has started or finished.
 
     `attempts` counts the attempts that were begun and recorded, and is the fence: an outcome is only written while it
-    still is what it was when the attempt began.
+    still is what it was when the attempt began. `parked`: no code that looked at it had the function.
     """
 
     id: Id[ScheduledFunction]
@@ -103,6 +108,55 @@ class Job(NamedTuple):
     error: str | None
     pending_reason: str | None
     args: str
+    parked: bool = False
+
+
+def start(job: Job, now: float, worker: str) -> Job:
+    """The action as it is once it has begun."""
+    check_move("action", job.state, "inProgress")
+    return job._replace(
+        state="inProgress",
+        due=None,
+        started_time=now,
+        attempts=job.attempts + 1,
+        worker=worker,
+        pending_reason=None,
+        parked=False,
+    )
+
+
+def settle(job: Job, after: JobState, now: float, error: str | None, started: float | None) -> Job:
+    """The job as it is once it has finished. `started` is given for one that was pending and did run: an attempt."""
+    return Job(
+        job.id,
+        job.name,
+        job.kind,
+        after,
+        None,
+        job.scheduled_time,
+        started if job.started_time is None else job.started_time,
+        now,
+        job.attempts if started is None else job.attempts + 1,
+        job.worker,
+        error,
+        None,
+        job.args,
+    )
+
+
+def postpone(job: Job, due: float, reason: str) -> Job:
+    """The job after a transient fault: due later again, and why stands where people can see it (rule M3)."""
+    return job._replace(due=due, attempts=job.attempts + 1, pending_reason=reason)
+
+
+def park(job: Job, reason: str) -> Job:
+    """The job set aside, out of the way of the due look-up, for a worker that has its function."""
+    return job._replace(pending_reason=reason, parked=True)
+
+
+def become(job: Job, kind: JobKind) -> Job:
+    """The job of a function that has become the other kind since it was scheduled."""
+    return job._replace(kind=kind, pending_reason=None, parked=False)
 
 
 def job_document(job: Job) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from duly._ground.clock import Clock
 from duly._ground.tasks import is_being_cancelled
 from duly._model.schema import Table
 from duly._store.indexes import ensure_indexes
-from duly._store.port import Lease, Topic, Transaction
+from duly._store.port import Lease, Savepoint, Topic, Transaction
 from duly._store.signal import Signal
 from duly._store.sqlite.connection import WriteLock, connect, migrate, patiently
 from duly._store.sqlite.faults import translate, translated
@@ -282,6 +282,7 @@ class SQLiteStore:
             try:
                 tx = SQLiteTransaction(self._writer, self._shared, writable=True)
                 await self._run_bodies(tx, group)
+                await tx.flush()
                 await self._commit()
             except BaseException:
                 if self._writer.in_transaction:
@@ -342,34 +343,31 @@ class SQLiteStore:
             request = self._requests.popleft()
             if request.future.cancelled():
                 continue
-            if await self._run_body(tx, request):
+            savepoint = await tx.savepoint()
+            try:
+                request.outcome = await request.body(tx)
+                if tx.fault is not None:
+                    raise tx.fault  # the body caught it, but what it did is not whole
+                await tx.release(savepoint)
+            except BaseException as error:  # noqa: BLE001 (it is the caller's)
+                await self._undo_body(tx, request, savepoint, error)
+            else:
                 group.append(request)
             if self._clock.monotonic() - started > _GROUP_S:
                 break
 
-    async def _run_body(self, tx: SQLiteTransaction, request: _Request) -> bool:
-        """Whether the body is part of the group: it did not raise."""
-        savepoint = tx.begin_nested()
-        made_work = dict(tx.made_work)
-        try:
-            request.outcome = await request.body(tx)
-            if tx.fault is not None:
-                raise tx.fault  # the body caught it, but what it did is not whole
-            tx.end_nested(savepoint)
-        except BaseException as error:
-            fault = tx.fault
-            if not self._writer.in_transaction:
-                self._requests.appendleft(request)  # answered, or tried again alone, with the group
-                raise _GroupLostError(fault or error) from error
-            tx.undo_to(savepoint)
-            tx.made_work = made_work
-            request.fail(error)
-            if isinstance(error, KeyboardInterrupt):
-                raise  # a second Ctrl-C: nobody may swallow it
-            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
-                raise  # the event loop is being shut down
-            return False
-        return True
+    async def _undo_body(
+        self, tx: SQLiteTransaction, request: _Request, savepoint: Savepoint, error: BaseException
+    ) -> None:
+        if tx.lost is not None or not self._writer.in_transaction:
+            self._requests.appendleft(request)  # answered, or tried again alone, with the group
+            raise _GroupLostError(tx.lost or tx.fault or error) from error
+        await tx.rollback(savepoint)
+        request.fail(error)
+        if isinstance(error, KeyboardInterrupt):
+            raise error  # a second Ctrl-C: nobody may swallow it
+        if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+            raise error  # the event loop is being shut down
 
     async def _commit(self) -> None:
         started = self._clock.monotonic()
@@ -456,7 +454,7 @@ class SQLiteStore:
         self._mailbox = mailbox = Mailbox(self._shared.folder / f"{worker}.sock", self._on_message)
 
         async def insert(tx: Any) -> None:
-            tx.insert_worker(worker, mailbox.address, self._clock.now_ms())
+            await tx.insert_worker(worker, mailbox.address, self._clock.now_ms())
             self._worker = worker
             self._meet_peers({id: address for id, address in tx.list_workers() if id != worker})
 
@@ -474,7 +472,7 @@ class SQLiteStore:
             return
 
         async def delete(tx: Any) -> None:
-            tx.delete_worker(worker)
+            await tx.delete_worker(worker)
 
         await self.transact(delete)
 

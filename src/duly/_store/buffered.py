@@ -1,0 +1,312 @@
+"""A transaction that keeps its writes to itself until they are needed. The same for every engine.
+
+What a body writes goes into a buffer: point reads look there first, and the engine gets everything at once when the
+transaction is about to commit. So a mutation that fails costs the engine nothing, a savepoint is a number, and the rows
+of many mutations are written by one statement for each kind of row.
+
+Only a read of a range needs the engine to know: then what was written so far is handed over. Where a savepoint may still
+take it back, the engine is told of the savepoint before (`_open_savepoint`), and undoes it by itself.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from duly._model.job import Job, JobKind, JobState, become, check_move, park, postpone, settle, start
+from duly._store.port import Position, Savepoint
+from duly.errors import StoreError
+
+__all__ = ["BufferedTransaction"]
+
+_MISSING: Any = object()
+
+EntryKey = tuple[int, bytes, str]
+
+_Written = tuple[dict[Any, Any], Any, Any]
+"""A buffer's key and value; in the journal the value before, elsewhere the one after."""
+
+
+class _Level:
+    """An open savepoint: how long the journal was, and whether the engine knows of it."""
+
+    __slots__ = ("mark", "real")
+
+    def __init__(self, mark: int) -> None:
+        self.mark = mark
+        self.real = False
+
+
+class BufferedTransaction:
+    """The verbs of the port that write, and those that read one row. An engine adds the rest.
+
+    Args:
+        writable: Whether it may write at all.
+    """
+
+    def __init__(self, *, writable: bool) -> None:
+        self._writable = writable
+        # What is written and not handed over. None stands for a document that is deleted, False for such an entry.
+        self._documents: dict[str, str | None] = {}
+        self._jobs: dict[str, Job] = {}
+        self._entries: dict[EntryKey, bool] = {}
+        self._tables: dict[str, str] = {}
+        # Keys of these that the engine has no row of.
+        self._fresh: set[str | EntryKey] = set()
+        # How to take it back.
+        self._journal: list[_Written] = []
+        self._levels: list[_Level] = []
+        # Jobs as the engine has them. Nobody else changes them while this transaction is open.
+        self._known: dict[str, Job] = {}
+        self._fault: StoreError | None = None
+        # Why nothing of this transaction can be committed any more.
+        self._lost: BaseException | None = None
+
+    # What an engine adds.
+
+    async def _read_document(self, id: str) -> str | None:
+        raise NotImplementedError
+
+    async def _read_job(self, id: str) -> Job | None:
+        raise NotImplementedError
+
+    async def _write_out(self) -> None:
+        """Hands the buffers over as they are now. A job that changed is written only if it is still as in `_known`."""
+        raise NotImplementedError
+
+    async def _open_savepoint(self, level: int) -> None:
+        raise NotImplementedError
+
+    async def _release_savepoint(self, level: int) -> None:
+        raise NotImplementedError
+
+    async def _undo_savepoint(self, level: int) -> None:
+        """Undoes what was handed over since the savepoint, and forgets it and all within."""
+        raise NotImplementedError
+
+    # Faults.
+
+    @property
+    def fault(self) -> StoreError | None:
+        return self._fault
+
+    @property
+    def lost(self) -> BaseException | None:
+        """Why nothing of this transaction can be committed: handing over failed, whosever writes they were."""
+        return self._lost
+
+    def _refuse(self) -> None:
+        """Before every write that is not to happen: in a read, or after a fault."""
+        if not self._writable:
+            raise AssertionError("a write in a transaction that only reads")
+        if self._fault is not None:
+            raise self._fault
+
+    def _failed(self, message: str) -> StoreError:
+        self._fault = StoreError(message)
+        return self._fault
+
+    # Documents.
+
+    async def get_document(self, id: str) -> str | None:
+        if id in self._documents:
+            return self._documents[id]
+        return await self._read_document(id)
+
+    async def insert_document(self, id: str, body: str) -> None:
+        if self._fault is not None or not self._writable:
+            self._refuse()
+        documents = self._documents
+        if id in documents:
+            raise self._failed(f"there is a document {id} already")
+        self._journal.append((documents, id, _MISSING))
+        self._fresh.add(id)
+        documents[id] = body
+
+    async def replace_document(self, id: str, body: str) -> None:
+        """The caller has read it in this transaction."""
+        self._put_document(id, body)
+
+    async def delete_document(self, id: str) -> None:
+        self._put_document(id, None)
+
+    def _put_document(self, id: str, body: str | None) -> None:
+        if self._fault is not None or not self._writable:
+            self._refuse()
+        documents = self._documents
+        before = documents.get(id, _MISSING)
+        assert before is not None, f"{id} was read in this transaction, and is gone"
+        self._journal.append((documents, id, before))
+        documents[id] = body
+
+    async def insert_entry(self, index: int, position: Position) -> None:
+        key = (index, position.key, position.id)
+        if key not in self._entries:
+            self._fresh.add(key)
+        self._put(self._entries, key, True)
+
+    async def delete_entry(self, index: int, position: Position) -> None:
+        self._put(self._entries, (index, position.key, position.id), False)
+
+    def _put(self, buffer: dict[Any, Any], key: Any, value: Any) -> None:
+        if self._fault is not None or not self._writable:
+            self._refuse()
+        self._journal.append((buffer, key, buffer.get(key, _MISSING)))
+        buffer[key] = value
+
+    # Jobs.
+
+    async def insert_job(self, job: Job) -> None:
+        if self._fault is not None or not self._writable:
+            self._refuse()
+        id = job.id
+        if id in self._jobs:
+            raise self._failed(f"there is a scheduled function {id} already")
+        self._journal.append((self._jobs, id, _MISSING))
+        self._fresh.add(id)
+        self._jobs[id] = job
+
+    async def get_job(self, id: str) -> Job | None:
+        job = self._jobs.get(id)
+        if job is None:
+            job = await self._read_job(id)
+            if job is not None:
+                self._known[id] = job
+            return job
+        # One that a look-up found has its long arguments elsewhere.
+        return job if job.args else job._replace(args=await self.get_arguments(job))
+
+    async def get_arguments(self, job: Job) -> str:
+        raise NotImplementedError
+
+    async def get_job_state(self, id: str) -> JobState | None:
+        job = await self._current(id)
+        return job.state if job is not None else None
+
+    async def _current(self, id: str) -> Job | None:
+        job = self._jobs.get(id) or self._known.get(id)
+        if job is not None:
+            return job
+        read = await self._read_job(id)
+        if read is None:
+            return None
+        known = self._known.setdefault(id, read)
+        return self._jobs.get(id, known)
+
+    async def park_job(self, id: str, attempts: int, reason: str) -> bool:
+        return await self._move(id, "pending", attempts, lambda job: park(job, reason))
+
+    async def set_job_kind(self, id: str, attempts: int, kind: JobKind) -> bool:
+        return await self._move(id, "pending", attempts, lambda job: become(job, kind))
+
+    async def start_job(self, id: str, attempts: int, now: float, worker: str) -> bool:
+        return await self._move(id, "pending", attempts, lambda job: start(job, now, worker))
+
+    async def postpone_job(self, id: str, attempts: int, due: float, reason: str) -> bool:
+        return await self._move(id, "pending", attempts, lambda job: postpone(job, due, reason))
+
+    async def settle_job(
+        self,
+        id: str,
+        before: JobState,
+        attempts: int,
+        after: JobState,
+        now: float,
+        *,
+        error: str | None = None,
+        started: float | None = None,
+    ) -> bool:
+        check_move("action" if before == "inProgress" else "mutation", before, after)
+        return await self._move(id, before, attempts, lambda job: settle(job, after, now, error, started))
+
+    async def _move(self, id: str, state: JobState, attempts: int, change: Callable[[Job], Job]) -> bool:
+        """Changes a job if its state and attempt are as given. The statement that writes it asks once more."""
+        if self._fault is not None or not self._writable:
+            self._refuse()
+        job = self._jobs.get(id) or self._known.get(id) or await self._current(id)
+        if job is None or job.state != state or job.attempts != attempts:
+            return False
+        self._put(self._jobs, id, change(job))
+        return True
+
+    # All or nothing within the transaction.
+
+    async def savepoint(self) -> Savepoint:
+        self._levels.append(_Level(len(self._journal)))
+        return len(self._levels)
+
+    async def release(self, savepoint: Savepoint) -> None:
+        assert savepoint == len(self._levels), "savepoints end in the reverse order"
+        if self._levels.pop().real:
+            await self._release_savepoint(savepoint)
+
+    async def rollback(self, savepoint: Savepoint) -> None:
+        """Undoes everything since, whatever savepoints are still open within. Heals a fault that came since."""
+        assert savepoint <= len(self._levels), "savepoints end in the reverse order"
+        if self._lost is not None:
+            raise self._lost
+        level = self._levels[savepoint - 1]
+        self._take_back(level.mark)
+        del self._levels[savepoint - 1 :]
+        if level.real:
+            await self._undo_savepoint(savepoint)
+            # The engine's rows are what they were; what we took them for is not. Nothing that is ours is left.
+            self._known.clear()
+            self._fresh.clear()
+        self._fault = None
+
+    def _take_back(self, mark: int) -> list[_Written]:
+        """Undoes the buffers to a mark, and tells how to do it again."""
+        undone: list[_Written] = []
+        journal = self._journal
+        while len(journal) > mark:
+            buffer, key, before = journal.pop()
+            undone.append((buffer, key, buffer[key]))
+            if before is _MISSING:
+                del buffer[key]
+            else:
+                buffer[key] = before
+        undone.reverse()
+        return undone
+
+    # Handing over.
+
+    async def flush(self, *, for_write: bool = False) -> None:
+        """Hands everything over, so that the engine's own reads see it. What savepoints can undo, they still can.
+
+        Args:
+            for_write: Whether the engine is about to write by itself: then it has to know of every open savepoint.
+        """
+        if not self._journal and not for_write:
+            return
+        if self._fault is not None:
+            raise self._fault
+        parts: list[list[_Written]] = [self._take_back(level.mark) for level in reversed(self._levels)]
+        parts.reverse()
+        needed = len(parts) if for_write else max((number for number, part in enumerate(parts, 1) if part), default=0)
+        try:
+            await self._hand_over()
+            for number, (level, part) in enumerate(zip(self._levels, parts, strict=True), 1):
+                level.mark = 0
+                if number <= needed and not level.real:
+                    await self._open_savepoint(number)
+                    level.real = True
+                for buffer, key, value in part:
+                    buffer[key] = value
+                if part:
+                    await self._hand_over()
+        except BaseException as error:
+            self._lost = error
+            raise
+        self._fresh.clear()
+
+    async def _hand_over(self) -> None:
+        await self._write_out()
+        # What the engine has now is where the next part begins.
+        for key, body in self._documents.items():
+            (self._fresh.add if body is None else self._fresh.discard)(key)
+        for entry, there in self._entries.items():
+            (self._fresh.discard if there else self._fresh.add)(entry)
+        self._fresh.difference_update(self._jobs)
+        self._known.update(self._jobs)
+        for buffer in (self._documents, self._jobs, self._entries, self._tables):
+            buffer.clear()
+        self._journal.clear()
