@@ -104,7 +104,22 @@ class BareFile:
 
 def job_row(id: str, now: float, arguments: str) -> tuple[Any, ...]:
     """A row that `job_insert` puts in."""
-    return (id, "core:archive_order", "mutation", "pending", now, now, None, None, 0, None, None, None, arguments, False)
+    return (
+        id,
+        "core:archive_order",
+        "mutation",
+        "pending",
+        now,
+        now,
+        None,
+        None,
+        0,
+        None,
+        None,
+        None,
+        arguments,
+        False,
+    )
 
 
 def _success(id: str, now: float) -> tuple[Any, ...]:

@@ -178,7 +178,7 @@ class App:
                 entropy=parts.entropy,
                 ids=IdMaker(parts.clock, parts.entropy),
                 action_timeout=self._action_timeout,
-                mutation_timeout=self._mutation_timeout,
+                mutation_timeout_s=self._mutation_timeout.total_seconds(),
                 foreign_wait="error" if parts.strict else "warn",
                 observer=parts.observer,
             )

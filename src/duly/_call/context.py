@@ -92,7 +92,9 @@ class QueryCtx(_Ctx):
     """
 
     def __init__(self, scope: Scope, calls: Calls) -> None:
-        super().__init__(scope.environment, scope.chain)
+        # As the base does; one is made for each run.
+        self._environment = scope.environment
+        self._chain = scope.chain
         self._scope = scope
         self._calls = calls
 
@@ -143,8 +145,7 @@ class MutationCtx(QueryCtx):
     def scheduler(self) -> Scheduler:
         """Schedules within this transaction: see `Scheduler`."""
         if self._scheduler is None:
-            scope = self._scope
-            self._scheduler = Scheduler(self._environment.registry, self._chain, lambda: scope.now_ms, scope.within)
+            self._scheduler = Scheduler(self._environment, self._chain, self._scope)
         return self._scheduler
 
     @overload

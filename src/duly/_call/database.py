@@ -139,7 +139,8 @@ class SystemReader:
         Example:
             job = await ctx.db.system.get(job_id)
         """
-        await self._scope.enter()
+        if self._scope.enter():
+            await self._scope.turn()
         if check_id(id) != SYSTEM_TAG:
             raise InvalidIdError(id, "is the id of a document, not of a scheduled function; use ctx.db.get")
         job = await self._scope.tx.get_job(id)
@@ -193,7 +194,8 @@ class DatabaseReader:
 
     async def _find(self, id: Any) -> tuple[Table[Any], str | None]:
         scope = self._scope
-        await scope.enter()
+        if scope.enter():
+            await scope.turn()
         tag = check_id(id)
         table = scope.environment.registry.known_table(tag) or await self._unknown_table(tag, id)
         body = await scope.tx.get_document(id)
@@ -247,7 +249,8 @@ class DatabaseWriter(DatabaseReader):
             order_id = await ctx.db.insert(orders, {"items": ["tea"], "status": "open"})
         """
         scope = self._scope
-        await scope.enter()
+        if scope.enter():
+            await scope.turn()
         declared = scope.environment.registry.table(table)
         body = _encode(declared, document)
         id = scope.environment.ids.make(declared.tag)

@@ -10,15 +10,12 @@ import asyncio
 import contextlib
 import contextvars
 from collections.abc import Callable, Coroutine, Generator
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from duly._call.scope import Scope
 from duly.errors import DulyError, MutationWaitError
 
-__all__ = ["Drive", "inside"]
-
-T = TypeVar("T")
+__all__ = ["Drive", "begin", "inside"]
 
 _TURNS_MAX = 10
 
@@ -26,45 +23,64 @@ inside: contextvars.ContextVar[str | None] = contextvars.ContextVar("duly_inside
 """The path of the query or mutation that is running: calling the app from inside it would wait for itself."""
 
 
+def begin(path: str, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Runs a handler up to where it first suspends, if it does. To be called in a context of its own.
+
+    Raises:
+        StopIteration: It has returned.
+    """
+    inside.set(path)
+    return _step(path, coroutine.send, None)
+
+
+def _step(path: str, resume: Callable[[Any], Any], sent: Any) -> Any:
+    try:
+        return resume(sent)
+    except GeneratorExit as error:
+        # Of the handler's own making. Further out it would be taken for the end of the event loop.
+        raise RuntimeError(f"{path!r} raised GeneratorExit") from error
+
+
 class Drive:
-    """Awaits a handler's coroutine within its limits.
+    """Awaits a handler that has suspended, within its limits.
 
     Args:
-        coroutine: The handler, called.
+        coroutine: The handler, begun.
+        awaited: What it waits for.
+        context: What it runs in: of its own, so that nothing it sets is seen by the next handler on the same task.
         scope: Its scope; `scope.deadline` is None for a query, which holds nobody up.
-        waits: Called once with where the handler waits for the world; returns the error to end it with, or None.
+        waits: Called once with the scope and where the handler waits for the world; returns the error to end it with,
+            or None.
     """
 
-    # Until the handler suspends, which few do.
-    _task: asyncio.Task[Any] | None = None
     _error: DulyError | None = None
     _handle: asyncio.Handle | None = None
     _turns = 0
     _calls_seen = 0
-    # How often the handler cancelled the task that it runs on.
-    _own_cancels = 0
 
     def __init__(
-        self, coroutine: Coroutine[Any, Any, T], scope: Scope, waits: Callable[[str], MutationWaitError | None]
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        awaited: Any,
+        context: contextvars.Context,
+        scope: Scope,
+        waits: Callable[[Scope, str], MutationWaitError | None],
     ) -> None:
         self._coroutine = coroutine
+        self._awaited = awaited
+        self._context = context
         self._scope = scope
         self._waits = waits
-        # Of its own, so that nothing it sets is seen by the next handler on the same task.
-        self._context = contextvars.copy_context()
+        self._task = asyncio.current_task()
+        # How often the handler cancelled the task that it runs on.
+        self._own_cancels = self._cancelling()
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        try:
-            awaited = self._step(self._begin)
-        except StopIteration as stop:
-            return stop.value
-        return (yield from self._suspended(awaited))
+        return self._suspended(self._awaited)
 
     def _suspended(self, awaited: Any) -> Generator[Any, Any, Any]:
-        self._task = asyncio.current_task()
         timer = None
         if self._scope.deadline is not None:
-            self._own_cancels = self._cancelling()
             clock = self._scope.environment.clock
             timer = clock.call_later(
                 max(0.0, self._scope.deadline - clock.monotonic()),
@@ -79,14 +95,14 @@ class Drive:
                     self._coroutine.close()  # the event loop is gone
                     raise
                 except BaseException as error:  # noqa: BLE001 (whatever it is, it is the handler's)
-                    resume: Callable[[], Any] = partial(self._coroutine.throw, self._take_error(error))
+                    resume, sent = self._coroutine.throw, self._take_error(error)
                 else:
-                    resume = partial(self._coroutine.send, sent)
+                    resume = self._coroutine.send
                 finally:
                     if self._handle is not None:
                         self._handle.cancel()
                 try:
-                    awaited = self._step(resume)
+                    awaited = self._step(resume, sent)
                 except StopIteration as stop:
                     if self._error is not None:
                         raise self._error from None  # it swallowed the interruption
@@ -101,17 +117,10 @@ class Drive:
                 timer.cancel()
                 self._undo_own_cancels()
 
-    def _begin(self) -> Any:
-        inside.set(self._scope.path)
-        return self._coroutine.send(None)
-
-    def _step(self, resume: Callable[[], Any]) -> Any:
+    def _step(self, resume: Callable[[Any], Any], sent: Any) -> Any:
         before = self._cancelling()
         try:
-            return self._context.run(resume)
-        except GeneratorExit as error:
-            # Of the handler's own making. Further out it would be taken for the end of the event loop.
-            raise RuntimeError(f"{self._scope.path!r} raised GeneratorExit") from error
+            return self._context.run(_step, self._scope.path, resume, sent)
         finally:
             self._own_cancels = max(0, self._own_cancels + self._cancelling() - before)
 
@@ -139,7 +148,7 @@ class Drive:
         if self._turns <= _TURNS_MAX:
             self._handle = asyncio.get_running_loop().call_soon(self._turn)
             return
-        error = self._waits(self._where())
+        error = self._waits(self._scope, self._where())
         if error is not None:
             self._interrupt(error)
 

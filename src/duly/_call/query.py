@@ -228,7 +228,8 @@ class Query(Generic[D]):
         """
         if self._predicates:
             return len(await self.collect())
-        await self._scope.enter()
+        if self._scope.enter():
+            await self._scope.turn()
         return await self._source.count(self._scope, self._index, self._after, self._before)
 
     def __aiter__(self) -> AsyncIterator[D]:
@@ -240,7 +241,8 @@ class Query(Generic[D]):
 
     async def _iterate(self, after: Position, before: Position, batch: int) -> AsyncIterator[tuple[Position, D]]:
         while True:
-            await self._scope.enter()
+            if self._scope.enter():
+                await self._scope.turn()
             batch = min(batch, _BATCH_MAX)
             rows = await self._source.scan(self._scope, self._index, after, before, self._descending, batch)
             for position, document in rows:

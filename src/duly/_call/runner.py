@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import copy_context
 from typing import Any, TypeVar, cast
 
 from duly._call.context import ActionCtx, MutationCtx, QueryCtx, SyncActionCtx
-from duly._call.drive import Drive, inside
+from duly._call.drive import Drive, begin, inside
 from duly._call.registry import Function, Target
 from duly._call.scheduler import Scheduler
 from duly._call.scope import CallChain, Environment, Scope
@@ -44,15 +45,17 @@ class Runner:
 
         async def body(tx: Transaction) -> Any:
             scope = Scope(self.environment, tx, chain, function.path, self.environment.clock.now_ms())
-            return await self._call(function, QueryCtx(scope, self), arguments, scope)
+            result, _ = await self._run(function, QueryCtx(scope, self), arguments, scope)
+            return result
 
         return await self.environment.store.read(body)
 
     async def mutation(self, chain: CallChain, target: Target, args: tuple[Any, ...], kwargs: Arguments) -> Any:
         function, arguments = self._prepare("mutation", target, args, kwargs)
-        started = self.environment.clock.now_ms()
+        observed = self.environment.observer is not None
+        started = self.environment.clock.now_ms() if observed else 0
         result, events = await self._persistently(lambda tx: self.mutate(tx, chain, function, arguments))
-        if self.environment.observer is not None:
+        if observed:
             now = self.environment.clock.now_ms()
             called = Event("called", function.path, now, None, "mutation", duration_ms=now - started)
             self.environment.emit(called, *events)
@@ -77,36 +80,33 @@ class Runner:
             environment.emit(*events)
             return result
 
-        return Scheduler(environment.registry, chain, environment.clock.now_ms, in_scope)
+        return Scheduler(environment, chain, in_scope)
 
     # From inside a transaction.
 
     async def query_within(self, scope: Scope, target: Target, args: tuple[Any, ...], kwargs: Arguments) -> Any:
-        await scope.enter()
+        if scope.enter():
+            await scope.turn()
         function, arguments = self._prepare("query", target, args, kwargs, nested=True)
         child = scope.child(function.path)
-        try:
-            return await self._call(function, QueryCtx(child, self), arguments, child, nested=True)
-        finally:
-            child.open = False
+        return await self._run_nested(function, QueryCtx(child, self), arguments, child)
 
     async def mutation_within(self, scope: Scope, target: Target, args: tuple[Any, ...], kwargs: Arguments) -> Any:
         function, arguments = self._prepare("mutation", target, args, kwargs, nested=True)
         async with scope.nested(function.path) as child:
-            return await self._call(function, MutationCtx(child, self), arguments, child, nested=True)
+            return await self._run_nested(function, MutationCtx(child, self), arguments, child)
 
     # For the executor, which has the transaction or the job already.
 
-    async def mutate(
+    def mutate(
         self, tx: Transaction, chain: CallChain, function: Function, arguments: Arguments
-    ) -> tuple[Any, list[Event]]:
+    ) -> Coroutine[Any, Any, tuple[Any, list[Event]]]:
         """Runs a mutation in a transaction that is open. What it raises is the caller's to roll back."""
         environment = self.environment
-        deadline = environment.clock.monotonic() + environment.mutation_timeout.total_seconds()
-        scope = Scope(environment, tx, chain, function.path, environment.clock.now_ms(), deadline=deadline)
-        result = await self._call(function, MutationCtx(scope, self), arguments, scope)
-        scope.check_time()
-        return result, scope.events
+        clock = environment.clock
+        deadline = clock.monotonic() + environment.mutation_timeout_s
+        scope = Scope(environment, tx, chain, function.path, clock.now_ms(), deadline=deadline)
+        return self._run(function, MutationCtx(scope, self), arguments, scope)
 
     async def act(self, chain: CallChain, function: Function, arguments: Arguments) -> Any:
         """Runs an action, for as long as it may.
@@ -202,15 +202,31 @@ class Runner:
                 path, path, f"{what} was called from inside {path!r} as if from outside; use {instead} there"
             )
 
-    async def _call(
-        self, function: Function, ctx: QueryCtx, arguments: Arguments, scope: Scope, *, nested: bool = False
-    ) -> Any:
+    async def _run(
+        self, function: Function, ctx: QueryCtx, arguments: Arguments, scope: Scope
+    ) -> tuple[Any, list[Event]]:
+        """Runs a handler from its first line to its last. The result, and what there is to tell once it is committed."""
         try:
             coroutine = function.call(ctx, **arguments)
-            result = await (coroutine if nested else Drive(coroutine, scope, lambda where: self._waits(scope, where)))
+            context = copy_context()
+            try:
+                awaited = context.run(begin, function.path, coroutine)
+            except StopIteration as stop:
+                result = stop.value
+            else:
+                result = await Drive(coroutine, awaited, context, scope, self._waits)
         finally:
             scope.open = False
-        scope.check_alone()
+        scope.check_ended()
+        return function.signature.check_return(result, self.environment.registry.tags), scope.events
+
+    async def _run_nested(self, function: Function, ctx: QueryCtx, arguments: Arguments, scope: Scope) -> Any:
+        """Runs a handler as part of the one that called it, which is driven."""
+        try:
+            result = await function.call(ctx, **arguments)
+        finally:
+            scope.open = False
+        scope.check_ended()
         return function.signature.check_return(result, self.environment.registry.tags)
 
     def _waits(self, scope: Scope, where: str) -> MutationWaitError | None:

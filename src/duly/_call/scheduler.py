@@ -5,13 +5,13 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
-from duly._call.registry import SYSTEM_TAG, Registry, Target
-from duly._call.scope import CallChain, Scope
+from duly._call.registry import SYSTEM_TAG, Target
+from duly._call.scope import CallChain, Environment, Scope
 from duly._ground.clock import milliseconds_of
 from duly._ground.ids import Id, check_id
 from duly._model.event import Event
 from duly._model.function import FunctionReference
-from duly._model.job import FINISHED, Job, JobKind, JobState, ScheduledFunction
+from duly._model.job import FINISHED, Job, JobKind, ScheduledFunction
 from duly.errors import (
     AlreadyFinishedError,
     InvalidIdError,
@@ -32,7 +32,7 @@ _MS = timedelta(milliseconds=1)
 
 
 class InScope(Protocol):
-    """Runs a body in a scope: that of the running mutation, or one of its own that is committed when it returns."""
+    """Runs a body in a scope and a transaction of its own, committed when it returns."""
 
     async def __call__(self, body: Callable[[Scope], Awaitable[T]], /) -> T: ...
 
@@ -46,11 +46,15 @@ class Scheduler:
         reminder_id = await ctx.scheduler.run_after(timedelta(days=3), remind, order_id=order_id)
     """
 
-    def __init__(self, registry: Registry, chain: CallChain, now_ms: Callable[[], float], in_scope: InScope) -> None:
-        self._registry = registry
+    def __init__(self, environment: Environment, chain: CallChain, place: "Scope | InScope") -> None:
+        self._environment = environment
         self._chain = chain
-        self._now_ms = now_ms
-        self._in_scope = in_scope
+        # The scope of the mutation that it is part of, or what makes one for each call.
+        self._place = place
+
+    def _now_ms(self) -> float:
+        place = self._place
+        return place.now_ms if isinstance(place, Scope) else self._environment.clock.now_ms()
 
     @overload
     async def run_after(
@@ -149,51 +153,41 @@ class Scheduler:
         if check_id(id) != SYSTEM_TAG:
             raise InvalidIdError(id, "is the id of a document, not of a scheduled function")
 
-        async def body(scope: Scope) -> None:
-            await scope.enter()
-            await self._cancel(scope, id, missing_ok)
-
-        await self._in_scope(body)
+        if isinstance(self._place, Scope):
+            await self._cancel(self._place, id, missing_ok)
+        else:
+            await self._place(lambda scope: self._cancel(scope, id, missing_ok))
 
     async def _schedule(
         self, now: float, requested: float, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Id[ScheduledFunction]:
         if abs(requested - now) > TIME_SPAN_MS:
             raise InvalidTimeError(f"{requested:,} ms is more than 5 × 366 days from now ({now:,} ms)")
-        function = self._registry.resolve(target)
+        registry = self._environment.registry
+        function = registry.resolve(target)
         if function.kind == "query":
             raise NotSchedulableError(function.path, function.kind)
         kind: JobKind = function.kind
-        arguments = function.signature.bind(args, kwargs, self._registry.tags)
-        text = function.signature.dump(arguments)
-        function.signature.check_readable(text, self._registry.tags)
-
-        return await self._in_scope(lambda scope: self._insert(scope, function.path, kind, now, requested, text))
+        text = function.signature.store(args, kwargs, registry.tags)
+        place = self._place
+        if isinstance(place, Scope):
+            return await self._insert(place, function.path, kind, now, requested, text)
+        return await place(lambda scope: self._insert(scope, function.path, kind, now, requested, text))
 
     async def _insert(
         self, scope: Scope, path: str, kind: JobKind, now: float, requested: float, text: str
     ) -> Id[ScheduledFunction]:
-        await scope.enter()
+        if scope.enter():
+            await scope.turn()
         scope.usage.schedule(len(text.encode()) if not text.isascii() else len(text))
-        state: JobState = "canceled" if await self._is_cut_off(scope) else "pending"
-        canceled = state == "canceled"
+        canceled = self._chain.is_action and await self._is_cut_off(scope)
         job_id: Id[ScheduledFunction] = scope.environment.ids.make(SYSTEM_TAG)
-        job = Job(
-            id=job_id,
-            name=path,
-            kind=kind,
-            state=state,
+        if canceled:
+            job = Job(job_id, path, kind, "canceled", None, requested, None, now, 0, None, None, None, text)
+        else:
             # A time in the past queues behind what is already overdue (rule S6).
-            due=None if canceled else max(requested, now),
-            scheduled_time=requested,
-            started_time=None,
-            completed_time=now if canceled else None,
-            attempts=0,
-            worker=None,
-            error=None,
-            pending_reason=None,
-            args=text,
-        )
+            due = requested if requested > now else now
+            job = Job(job_id, path, kind, "pending", due, requested, None, None, 0, None, None, None, text)
         await scope.tx.insert_job(job)
         if scope.environment.observer is not None:
             scope.events.append(Event("canceled" if canceled else "scheduled", path, now, job_id, kind, due_ms=job.due))
@@ -201,10 +195,12 @@ class Scheduler:
 
     async def _is_cut_off(self, scope: Scope) -> bool:
         """Whether the action at the root of this call chain has been cancelled: then nothing of it may follow (C2)."""
-        root = self._chain
-        return root.is_action and root.job_id is not None and await scope.tx.get_job_state(root.job_id) == "canceled"
+        root = self._chain.job_id
+        return root is not None and await scope.tx.get_job_state(root) == "canceled"
 
     async def _cancel(self, scope: Scope, id: str, missing_ok: bool) -> None:
+        if scope.enter():
+            await scope.turn()
         job = await scope.tx.get_job(id)
         if job is None:
             if not missing_ok:

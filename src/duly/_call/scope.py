@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 from duly._call.registry import Registry
 from duly._ground.clock import Clock
@@ -19,8 +19,6 @@ from duly._store.port import Store, Transaction
 from duly.errors import DulyError, LimitError
 
 __all__ = ["CallChain", "Environment", "Scope"]
-
-T = TypeVar("T")
 
 _log = logging.getLogger("duly")
 
@@ -35,7 +33,7 @@ class Environment:
     entropy: Entropy
     ids: IdMaker
     action_timeout: timedelta
-    mutation_timeout: timedelta
+    mutation_timeout_s: float
     foreign_wait: Literal["warn", "error"] = "warn"
     observer: Observer | None = None
 
@@ -99,15 +97,22 @@ class Scope:
         self._parent = parent
         self._child: asyncio.Lock | None = None
 
-    async def enter(self) -> None:
-        """Before every call on the database or the scheduler: is this run still the one that may?"""
+    def enter(self) -> bool:
+        """Before every call on the database or the scheduler: is this run still the one that may?
+
+        Returns whether a nested mutation is under way. This call, made at the same time, is not part of it, and waits
+        for its `turn` first.
+        """
         self.usage.calls += 1
         if not self.open or self._parent is not None:
             self._check_open()
         if self.deadline is not None and self.environment.clock.monotonic() > self.deadline:
             raise self.out_of_time()
+        return self._child is not None and self._child.locked()
+
+    async def turn(self) -> None:
+        """Waits for the nested mutation that is under way."""
         while self._child is not None and self._child.locked():
-            # A nested mutation is under way, and this call, made at the same time, is not part of it.
             async with self._child:
                 pass
             self._check_open()
@@ -123,23 +128,17 @@ class Scope:
                 "and schedule what is to run later"
             )
 
-    def check_alone(self) -> None:
-        """Once the function has returned: no mutation that it ran and did not await may be half done."""
+    def check_ended(self) -> None:
+        """Once the function has returned: in time, and no mutation that it ran and did not await may be half done."""
         if self._child is not None and self._child.locked():
             raise DulyError(
                 f"{self.path!r} returned while a mutation that it runs had not ended; await every ctx.run_mutation"
             )
-
-    async def within(self, body: Callable[["Scope"], Awaitable[T]]) -> T:
-        """Runs a body in this scope. (The scheduler of an action has none, and makes one for each call.)"""
-        return await body(self)
-
-    def check_time(self) -> None:
         if self.deadline is not None and self.environment.clock.monotonic() > self.deadline:
             raise self.out_of_time()
 
     def out_of_time(self) -> LimitError:
-        seconds = self.environment.mutation_timeout.total_seconds()
+        seconds = self.environment.mutation_timeout_s
         over = 0.0 if self.deadline is None else self.environment.clock.monotonic() - self.deadline
         return LimitError(
             f"seconds that the mutation {self.path!r} may run",
@@ -168,7 +167,8 @@ class Scope:
 
         Nested runs of one scope take turns, also when they are gathered: savepoints only nest.
         """
-        await self.enter()
+        if self.enter():
+            await self.turn()
         if self._child is None:
             self._child = asyncio.Lock()
         async with self._child:

@@ -26,8 +26,8 @@ class Entropy(Protocol):
 class SystemEntropy:
     """The machine's source of randomness. Safe across forks: nothing is buffered."""
 
-    def token(self, size: int) -> bytes:
-        return os.urandom(size)
+    # Asked for each id.
+    token = staticmethod(os.urandom)
 
     def uniform(self) -> float:
         return random.random()

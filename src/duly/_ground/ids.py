@@ -10,8 +10,7 @@ part. The 73 random bits make ids unguessable; the check, the number modulo 127,
 """
 
 import hashlib
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, SupportsIndex, TypeVar, get_args
 
 from pydantic_core import core_schema
@@ -41,8 +40,9 @@ DocumentT_co = TypeVar("DocumentT_co", covariant=True)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
-_TO_PYTHON = str.maketrans(_ALPHABET, "0123456789abcdefghijklmnopqrstuv")
-_CHARACTERS = frozenset(_ALPHABET)
+# To the digits that int() knows. Everything else becomes what it refuses: it takes signs, spaces and underscores, too.
+_DIGITS = dict(zip(_ALPHABET.encode(), b"0123456789abcdefghijklmnopqrstuv", strict=True))
+_TO_PYTHON = bytes(_DIGITS.get(character, ord("!")) for character in range(256))
 _LENGTH = 32
 _TAG_LENGTH = 5
 _TIME_END = 16
@@ -90,22 +90,15 @@ class Id(str, Generic[DocumentT_co]):
     def __get_pydantic_core_schema__(cls, source: Any, handler: "GetCoreSchemaHandler") -> core_schema.CoreSchema:
         document_type = (get_args(source) or (Any,))[0]
 
-        def check(value: str, info: core_schema.ValidationInfo) -> Id[Any]:
-            tag = check_id(value)
-            tags_by_type: Mapping[Any, frozenset[str]] = info.context or {}
-            try:
-                expected = tags_by_type.get(document_type)
-            except TypeError:  # an unhashable type parameter names no table
-                expected = None
-            if expected and tag not in expected:
-                raise InvalidIdError(value, f"is the id of another table, not of {document_type.__name__}")
-            return value if type(value) is Id else Id(value)
-
         def checked(value: str, info: core_schema.ValidationInfo) -> Id[Any]:
             try:
-                return check(value, info)
+                tag = check_id(value)
+                tags_by_type: Mapping[Any, frozenset[str]] | None = info.context
+                if tags_by_type is not None and tag not in _tags_of(document_type, tags_by_type, tag):
+                    raise InvalidIdError(value, f"is the id of another table, not of {document_type.__name__}")
             except InvalidIdError as error:
                 raise ValueError(str(error)) from error
+            return value if type(value) is Id else Id(value)
 
         return core_schema.with_info_after_validator_function(checked, core_schema.str_schema(), metadata=ID_METADATA)
 
@@ -113,6 +106,14 @@ class Id(str, Generic[DocumentT_co]):
 def table_tag(table: str) -> str:
     """The five characters that begin every id of a table. A hash of its name: nobody has to be asked."""
     return _encode(int.from_bytes(hashlib.sha256(table.encode()).digest()[:4]) >> 7, _TAG_LENGTH)
+
+
+def _tags_of(document_type: Any, tags_by_type: Mapping[Any, frozenset[str]], tag: str) -> Container[str]:
+    """The tags of the tables that a type belongs to; for one that belongs to none, any."""
+    try:
+        return tags_by_type.get(document_type) or (tag,)
+    except TypeError:  # an unhashable type parameter names no table
+        return (tag,)
 
 
 def check_id(value: object) -> str:
@@ -123,14 +124,12 @@ def check_id(value: object) -> str:
     """
     if not isinstance(value, str):
         raise InvalidIdError(value, f"is no id: ids are strings, this is a {type(value).__name__}")
-    return _checked_tag(str.__str__(value))  # one key in the cache for an id and the same as a plain str
-
-
-@lru_cache(1_024)  # an id is checked wherever it is used: a few times in short order
-def _checked_tag(value: str) -> str:
-    if len(value) != _LENGTH or not _CHARACTERS.issuperset(value):
+    try:
+        number = int(value.encode().translate(_TO_PYTHON), 32)
+    except ValueError:
+        number = -1
+    if number < 0 or len(value) != _LENGTH:
         raise InvalidIdError(value, f"is no id: an id is {_LENGTH} lower-case letters and digits")
-    number = int(value.translate(_TO_PYTHON), 32)
     if (number >> 7) % _CHECK_MODULUS != number & 0x7F:
         raise InvalidIdError(value, "is no id: its check digits don't match; was it mistyped or cut off?")
     return value[:_TAG_LENGTH]
@@ -138,7 +137,7 @@ def _checked_tag(value: str) -> str:
 
 def creation_time_of(id: str) -> float:
     """The `_creationTime` in an id: milliseconds since the epoch, to the microsecond."""
-    return int(id[_TAG_LENGTH:_TIME_END].translate(_TO_PYTHON), 32) / 1_000
+    return int(id[_TAG_LENGTH:_TIME_END].encode().translate(_TO_PYTHON), 32) / 1_000
 
 
 def first_id_at(tag: str, time_us: int) -> str:
@@ -166,7 +165,7 @@ class IdMaker:
         chance = int.from_bytes(self._entropy.token(10)) >> 7
         tag_number = self._tag_numbers.get(tag)
         if tag_number is None:
-            tag_number = self._tag_numbers[tag] = int(tag.translate(_TO_PYTHON), 32) << 128
+            tag_number = self._tag_numbers[tag] = int(tag.encode().translate(_TO_PYTHON), 32) << 128
         rest = chance << 7 | (tag_number | time_us << _RANDOM_BITS | chance) % _CHECK_MODULUS
         if time_us >> 20 != self._second:
             self._second = time_us >> 20

@@ -61,20 +61,18 @@ def encode(value: Any, convert: Convert | None = None) -> str:
     Raises:
         InvalidValueError: It holds what is no value, and says where.
     """
-    text = None if convert is None else _encode_plain(value)
-    return orjson.dumps(_escape(value, "", 1, convert)).decode() if text is None else text
-
-
-def _encode_plain(value: Any) -> str | None:
-    """The text of what orjson writes exactly as we do, which is most; None if in doubt."""
-    try:
-        text = orjson.dumps(value, _id_as_str, _STRICT)
-    except TypeError:
-        return None  # not JSON as it is, or no value at all
-    # A key that is reserved, NaN or an infinity, -0.0: or only what looks like one.
-    if b'"_' in text or b'"$' in text or b"null" in text or b"-0.0" in text:
-        return None
-    return text.decode() if text.count(b"{") + text.count(b"[") <= DEPTH_MAX else None
+    if convert is not None:
+        try:
+            text = orjson.dumps(value, _id_as_str, _STRICT)
+        except TypeError:
+            pass  # not JSON as it is, or no value at all
+        else:
+            # What orjson writes exactly as we do, which is most. Not if there may be a key that is reserved, NaN or an
+            # infinity, -0.0, too many levels: or only what looks like one.
+            in_doubt = b'"_' in text or b'"$' in text or b"null" in text or b"-0.0" in text
+            if not in_doubt and text.count(b"{") + text.count(b"[") <= DEPTH_MAX:
+                return text.decode()
+    return orjson.dumps(_escape(value, "", 1, convert)).decode()
 
 
 def _id_as_str(value: Any) -> str:

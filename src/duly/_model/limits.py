@@ -1,7 +1,5 @@
 """The limits of one transaction (rules S9 and T4), and what it has used of them."""
 
-from dataclasses import dataclass, replace
-
 from duly.errors import LimitError
 
 __all__ = [
@@ -25,13 +23,13 @@ INDEX_KEY_BYTES_MAX = 2_000
 """What PostgreSQL's B-tree holds in one entry, less what duly adds. The same on SQLite, so that a move can't fail."""
 
 
-@dataclass(slots=True)
 class Usage:
     """What a transaction has used, its nested mutations included. Every method raises `LimitError` past the limit.
 
     `calls` has no limit: it tells a mutation that makes progress from one that waits for something else.
     """
 
+    # Defaults of the class: one is made for each transaction, and few count everything.
     reads: int = 0
     writes: int = 0
     jobs: int = 0
@@ -82,4 +80,6 @@ class Usage:
         self.writes, self.jobs, self.job_bytes = before.writes, before.jobs, before.job_bytes
 
     def copy(self) -> "Usage":
-        return replace(self)
+        copied = Usage()
+        copied.__dict__.update(self.__dict__)
+        return copied

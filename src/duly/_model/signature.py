@@ -106,10 +106,17 @@ class Signature:
             raise ArgumentError(self.path, [f"{min(twice)}: was given twice, by position and by name"])
         return named | kwargs
 
+    def store(self, args: tuple[Any, ...], kwargs: dict[str, Any], tags: TagsByType) -> str:
+        """The stored form of the arguments of a call. Raises `ArgumentError` for those that don't fit or can't be stored."""
+        text = self.dump(self.bind(args, kwargs, tags))
+        if not self._stored_as_validated:
+            self._check_readable(text, tags)
+        return text
+
     def dump(self, arguments: dict[str, Any]) -> str:
         """The stored form of validated arguments. Raises `ArgumentError` for what can't be stored."""
         try:
-            dumped = self._dump_values(arguments)
+            dumped = arguments if self._stored_as_validated else self._dump_values(arguments)
             try:
                 return values.encode(dumped, storable)
             except InvalidValueError:
@@ -120,8 +127,6 @@ class Signature:
             raise ArgumentError(self.path, [f"can't be stored as JSON: {error}"]) from error
 
     def _dump_values(self, arguments: dict[str, Any]) -> Any:
-        if self._stored_as_validated:
-            return arguments
         # In Python mode bytes and special floats stay what they are; they have escapes of our own. Round trip: without
         # computed fields, and so that what was parsed is parsed again.
         dumped = _exhaust(self._arguments.dump_python(arguments, by_alias=False, round_trip=True, warnings="error"))
@@ -132,10 +137,8 @@ class Signature:
             return self._arguments.dump_python(arguments, mode="json", by_alias=False, round_trip=True)
         return dumped
 
-    def check_readable(self, text: str, tags: TagsByType) -> None:
+    def _check_readable(self, text: str, tags: TagsByType) -> None:
         """Raises `ArgumentError` for stored arguments that `load` could not read: of a dataclass with an `InitVar`."""
-        if self._stored_as_validated:
-            return
         try:
             self.load(text, tags)
         except ArgumentError as error:
@@ -148,8 +151,7 @@ class Signature:
             # Fields were stored under their own names; aliases are for the world outside.
             if self._stored_as_validated:
                 # Decoded they are what they were. JSON would leave it open whether a string stands for bytes.
-                decoded = values.decode(text)
-                loaded = self._arguments.validate_python(decoded, context=tags, by_alias=True, by_name=True)
+                loaded = self._validate(values.decode(text), context=tags, by_alias=True, by_name=True)
             elif '{"$' in text:
                 # Strict types would refuse a datetime that is a string: only JSON may hold it so, and this is decoded.
                 decoded = values.decode(text)
@@ -165,12 +167,14 @@ class Signature:
 
     def check_return(self, value: Any, tags: TagsByType) -> Any:
         """The return value, converted to its annotation. Raises `ReturnValueError`."""
+        if value is None and self._returns_none:
+            return None
         if inspect.iscoroutine(value):
             value.close()
             raise ReturnValueError(
                 self.path, ["is a coroutine that nobody awaits: a decorator in between made it a plain function"]
             )
-        if self._returned is None or (value is None and self._returns_none):
+        if self._returned is None:
             return value
         try:
             return self._returned.validate_python({"value": value}, context=tags)["value"]

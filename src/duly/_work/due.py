@@ -4,7 +4,6 @@ from duly._call.registry import Function, Registry
 from duly._model.job import Job, JobKind
 from duly._store.port import Transaction
 from duly._work.outcome import UNKNOWN_FUNCTION
-from duly.errors import FunctionNotFoundError
 
 __all__ = ["due_for", "next_due_for"]
 
@@ -20,9 +19,8 @@ async def due_for(
     """
     found: list[tuple[Job, Function]] = []
     for job in await _candidates(tx, registry, kind, now, limit):
-        try:
-            function = registry.resolve(job.name)
-        except FunctionNotFoundError:
+        function = registry.functions.get(job.name)
+        if function is None:
             await tx.park_job(job.id, job.attempts, UNKNOWN_FUNCTION.format(path=job.name))
             continue
         if function.kind not in ("query", kind):

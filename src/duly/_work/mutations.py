@@ -71,11 +71,19 @@ class Mutations:
 
     async def _run(self, tx: Transaction, job: Job, function: Function) -> list[Event]:
         """Run, decide, record; in the transaction that is open, and all or nothing but for the record."""
-        clock = self._environment.clock
-        started = clock.now_ms()
+        environment = self._environment
+        started = environment.clock.now_ms()
         savepoint = await tx.savepoint()
         try:
-            events = await self._run_to_success(tx, job, function, started)
+            if function.kind == "query":
+                raise NotSchedulableError(function.path, function.kind)
+            arguments = function.signature.load(job.args or await tx.get_arguments(job), environment.registry.tags)
+            _, events = await self._runner.mutate(tx, CallChain(Id(job.id)), function, arguments)
+            if tx.fault is not None:
+                raise tx.fault
+            now = environment.clock.now_ms()
+            recorded = await tx.settle_job(job.id, "pending", job.attempts, "success", now, started=started)
+            assert recorded, f"{job.id} was changed by the mutation that runs as it"
         except (KeyboardInterrupt, GeneratorExit):
             raise  # not this job's: the group is tried again
         except BaseException as error:  # also SystemExit and the like: it is the function's failure
@@ -90,20 +98,7 @@ class Mutations:
                 return await self._postpone(tx, job, fault)
             return await self._fail(tx, job, started, error)
         await tx.release(savepoint)
-        return events
-
-    async def _run_to_success(self, tx: Transaction, job: Job, function: Function, started: float) -> list[Event]:
-        if function.kind == "query":
-            raise NotSchedulableError(function.path, function.kind)
-        arguments = function.signature.load(await tx.get_arguments(job), self._environment.registry.tags)
-        chain = CallChain(Id(job.id))
-        _, events = await self._runner.mutate(tx, chain, function, arguments)
-        if tx.fault is not None:
-            raise tx.fault
-        now = self._environment.clock.now_ms()
-        recorded = await tx.settle_job(job.id, "pending", job.attempts, "success", now, started=started)
-        assert recorded, f"{job.id} was changed by the mutation that runs as it"
-        if self._environment.observer is None:
+        if environment.observer is None:
             return events
         return [Event("success", job.name, now, job.id, "mutation", duration_ms=now - started), *events]
 

@@ -55,8 +55,9 @@ class _Request:
             self.future.set_exception(error)
 
     def succeed(self) -> None:
-        if not self.future.done():
-            self.future.set_result(self.outcome)
+        future = self.future
+        if not future.done():
+            future.set_result(self.outcome)
 
 
 class _GroupLostError(Exception):

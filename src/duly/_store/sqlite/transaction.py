@@ -132,7 +132,9 @@ class SQLiteTransaction(BufferedTransaction):
 
     def _write_entries(self) -> None:
         fresh = self._fresh
-        self._change_rows("entry_delete", [key for key, there in self._entries.items() if not there and key not in fresh])
+        self._change_rows(
+            "entry_delete", [key for key, there in self._entries.items() if not there and key not in fresh]
+        )
         self._change_rows("entry_insert", [key for key, there in self._entries.items() if there and key in fresh])
 
     def _change_rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
