@@ -95,7 +95,8 @@ class Drive:
                     self._coroutine.close()  # the event loop is gone
                     raise
                 except BaseException as error:  # noqa: BLE001 (whatever it is, it is the handler's)
-                    resume, sent = self._coroutine.throw, self._take_error(error)
+                    resume: Callable[[Any], Any] = self._coroutine.throw
+                    sent = self._take_error(error)
                 else:
                     resume = self._coroutine.send
                 finally:

@@ -205,7 +205,7 @@ class Runner:
     async def _run(
         self, function: Function, ctx: QueryCtx, arguments: Arguments, scope: Scope
     ) -> tuple[Any, list[Event]]:
-        """Runs a handler from its first line to its last. The result, and what there is to tell once it is committed."""
+        """Runs a handler from its first line to its last: its result, and what to tell once it is committed."""
         try:
             coroutine = function.call(ctx, **arguments)
             context = copy_context()

@@ -186,7 +186,7 @@ class Scheduler:
             job = Job(job_id, path, kind, "canceled", None, requested, None, now, 0, None, None, None, text)
         else:
             # A time in the past queues behind what is already overdue (rule S6).
-            due = requested if requested > now else now
+            due = max(requested, now)
             job = Job(job_id, path, kind, "pending", due, requested, None, None, 0, None, None, None, text)
         await scope.tx.insert_job(job)
         if scope.environment.observer is not None:

@@ -10,7 +10,7 @@ __all__ = ["Entropy", "SystemEntropy"]
 class Entropy(Protocol):
     """Bytes nobody can guess, a number for jitter, and generators for functions to use."""
 
-    def token(self, size: int) -> bytes:
+    def token(self, size: int, /) -> bytes:
         """`size` unpredictable bytes."""
         ...
 

@@ -107,7 +107,7 @@ class Signature:
         return named | kwargs
 
     def store(self, args: tuple[Any, ...], kwargs: dict[str, Any], tags: TagsByType) -> str:
-        """The stored form of the arguments of a call. Raises `ArgumentError` for those that don't fit or can't be stored."""
+        """The stored form of a call's arguments. Raises `ArgumentError` for what does not fit or can't be stored."""
         text = self.dump(self.bind(args, kwargs, tags))
         if not self._stored_as_validated:
             self._check_readable(text, tags)

@@ -4,8 +4,8 @@ What a body writes goes into a buffer: point reads look there first, and the eng
 transaction is about to commit. So a mutation that fails costs the engine nothing, a savepoint is a number, and the rows
 of many mutations are written by one statement for each kind of row.
 
-Only a read of a range needs the engine to know: then what was written so far is handed over. Where a savepoint may still
-take it back, the engine is told of the savepoint before (`_open_savepoint`), and undoes it by itself.
+Only a read of a range needs the engine to know: then what was written so far is handed over. Where a savepoint may
+still take it back, the engine is told of the savepoint before (`_open_savepoint`), and undoes it by itself.
 """
 
 from collections.abc import Callable
@@ -188,8 +188,8 @@ class BufferedTransaction:
         read = await self._read_job(id)
         if read is None:
             return None
-        known = self._known.setdefault(id, read)
-        return self._jobs.get(id, known)
+        # Somebody else in this transaction may have changed it meanwhile, where a read takes time.
+        return self._jobs.get(id) or self._known.setdefault(id, read)
 
     async def park_job(self, id: str, attempts: int, reason: str) -> bool:
         return await self._move(id, "pending", attempts, lambda job: park(job, reason))

@@ -119,8 +119,8 @@ class SQLiteTransaction(BufferedTransaction):
                 before = known[id]
                 changed.append((
                     id, before.state, before.attempts,
-                    job.kind, job.state, job.due, job.started_time, job.completed_time, job.attempts, job.worker, job.error,
-                    job.pending_reason, job.parked,
+                    job.kind, job.state, job.due, job.started_time, job.completed_time, job.attempts, job.worker,
+                    job.error, job.pending_reason, job.parked,
                 ))  # fmt: skip
                 if job.due is not None:
                     # A job that was parked is for either kind of look-up, in whatever process has the function.
@@ -131,14 +131,14 @@ class SQLiteTransaction(BufferedTransaction):
         self._change_rows("job_update", changed)
 
     def _write_entries(self) -> None:
-        fresh = self._fresh
-        self._change_rows(
-            "entry_delete", [key for key, there in self._entries.items() if not there and key not in fresh]
-        )
-        self._change_rows("entry_insert", [key for key, there in self._entries.items() if there and key in fresh])
+        # Those that were deleted after they had been inserted, or the other way round, are as they were.
+        deleted = [key for key, there in self._entries.items() if not there and key not in self._fresh]
+        inserted = [key for key, there in self._entries.items() if there and key in self._fresh]
+        self._change_rows("entry_delete", deleted)
+        self._change_rows("entry_insert", inserted)
 
     def _change_rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """One statement for each; each changes exactly one row. This connection alone may write, so it can't be else."""
+        """One statement for each row, and each changes exactly one: this connection alone may write."""
         if not rows:
             return
         before = self._connection.total_changes()
@@ -201,7 +201,10 @@ class SQLiteTransaction(BufferedTransaction):
         if known is not None:
             return known
         rows = self._execute("tables_get", (tag,))
-        return cast("str", rows[0][0]) if rows else None
+        if not rows:
+            return None
+        self.new_tables[tag] = rows[0][0]
+        return self.new_tables[tag]
 
     # Jobs.
 
