@@ -258,7 +258,7 @@ async def test_a_read_keeps_its_snapshot_while_others_commit(engine: Engine, sto
 
     async def look(tx: Transaction) -> asyncio.Task[None]:
         assert await tx.get_document(id) is None
-        writing = asyncio.create_task(store.transact(write))
+        writing = asyncio.ensure_future(store.transact(write))
         if engine.snapshots:
             await writing
         else:
@@ -283,7 +283,7 @@ async def test_a_read_does_not_see_what_is_not_committed_yet(engine: Engine, sto
         await goon.wait()
         raise NoneOfTheirsError
 
-    writing = asyncio.create_task(store.transact(write))
+    writing = asyncio.ensure_future(store.transact(write))
     await written.wait()
     reading = asyncio.create_task(present(store, id))
     if engine.snapshots:
@@ -367,8 +367,8 @@ async def test_a_caller_is_released_only_when_its_commit_can_be_seen_by_all(
         started.set()
         await goon.wait()
 
-    first = asyncio.create_task(store.transact(lambda tx: tx.insert_document(id, "{}")))
-    second = asyncio.create_task(store.transact(dawdle))
+    first = asyncio.ensure_future(store.transact(lambda tx: tx.insert_document(id, "{}")))
+    second = asyncio.ensure_future(store.transact(dawdle))
     await started.wait()
     await turns()
     # Its body has returned. Whether its caller has been told is the engine's affair, but if so, then it is committed.
@@ -392,9 +392,9 @@ async def test_a_caller_that_gives_up_leaves_all_or_nothing(store: Store) -> Non
         await tx.insert_document(ids[1], "{}")
         await tx.insert_document(ids[2], "{}")
 
-    first = asyncio.create_task(store.transact(dawdle))
+    first = asyncio.ensure_future(store.transact(dawdle))
     await started.wait()
-    waiting = asyncio.create_task(store.transact(both))
+    waiting = asyncio.ensure_future(store.transact(both))
     await turns()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -457,7 +457,7 @@ async def test_a_store_that_was_never_opened_says_so(engine: Engine, stores: Sto
 async def test_what_waits_when_it_is_closed_is_committed_first(durable_engine: Engine, stores: Stores) -> None:
     store = await stores.open(durable_engine)
     ids = [new_id() for _ in range(20)]
-    waiting = [asyncio.create_task(store.transact(inserting(id))) for id in ids]
+    waiting = [asyncio.ensure_future(store.transact(inserting(id))) for id in ids]
     await asyncio.sleep(0)
     await stores.close(store)
     await asyncio.gather(*waiting)

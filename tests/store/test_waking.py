@@ -76,7 +76,7 @@ async def test_nobody_is_woken_before_the_commit(store: Store) -> None:
         await goon.wait()
 
     sleeper = waiting(store, "mutation")
-    writing = asyncio.create_task(store.transact(body))
+    writing = asyncio.ensure_future(store.transact(body))
     await written.wait()
     await turns()
     too_early = sleeper.done()

@@ -279,7 +279,7 @@ class DatabaseWriter(DatabaseReader):
             await ctx.db.patch(order_id, {"status": "archived", "coupon": duly.UNSET})
         """
         table, before = await self._existing(id)
-        if not isinstance(fields, Mapping):
+        if type(fields) is not dict and not isinstance(fields, Mapping):
             raise SchemaError(f"the fields to patch must be a dict, not {fields!r}")
         # Merged as the type sees it, so that a datetime beside the patched field is a datetime when it is checked.
         merged = table.load(values.decode(before)) | _without_system_fields(id, fields)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from duly._call.context import ActionCtx, MutationCtx, QueryCtx, SyncActionCtx
@@ -54,7 +55,11 @@ class Runner:
         function, arguments = self._prepare("mutation", target, args, kwargs)
         observed = self.environment.observer is not None
         started = self.environment.clock.now_ms() if observed else 0
-        result, events = await self._persistently(lambda tx: self.mutate(tx, chain, function, arguments))
+        body = partial(self.mutate, chain, function, arguments)
+        try:
+            result, events = await self.environment.store.transact(body)
+        except ConflictError:
+            result, events = await self._again(body)
         if observed:
             now = self.environment.clock.now_ms()
             called = Event("called", function.path, now, None, "mutation", duration_ms=now - started)
@@ -76,7 +81,10 @@ class Runner:
                 scope = Scope(environment, tx, chain, "scheduler", environment.clock.now_ms())
                 return await body(scope), scope.events
 
-            result, events = await self._persistently(in_transaction)
+            try:
+                result, events = await environment.store.transact(in_transaction)
+            except ConflictError:
+                result, events = await self._again(in_transaction)
             environment.emit(*events)
             return result
 
@@ -99,7 +107,7 @@ class Runner:
     # For the executor, which has the transaction or the job already.
 
     def mutate(
-        self, tx: Transaction, chain: CallChain, function: Function, arguments: Arguments
+        self, chain: CallChain, function: Function, arguments: Arguments, tx: Transaction
     ) -> Coroutine[Any, Any, tuple[Any, list[Event]]]:
         """Runs a mutation in a transaction that is open. What it raises is the caller's to roll back."""
         environment = self.environment
@@ -241,15 +249,14 @@ class Runner:
             _log.warning("%s", error)
         return None
 
-    async def _persistently(self, body: Callable[[Transaction], Awaitable[T]]) -> T:
-        """A transaction of a direct call: retried on conflict for a little while, then the conflict is told (T1)."""
-        conflicts = 0
-        while True:
+    async def _again(self, body: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Retries a direct call after a conflict, for a little while; then the conflict is told (rule T1)."""
+        for conflicts in range(1, _CONFLICTS_MAX + 1):
+            delay = _CONFLICT.delay_ms(conflicts, self.environment.entropy.uniform())
+            await self.environment.clock.sleep(delay / 1_000)
             try:
                 return await self.environment.store.transact(body)
             except ConflictError:
-                conflicts += 1
-                if conflicts > _CONFLICTS_MAX:
+                if conflicts == _CONFLICTS_MAX:
                     raise
-            delay = _CONFLICT.delay_ms(conflicts, self.environment.entropy.uniform())
-            await self.environment.clock.sleep(delay / 1_000)
+        raise AssertionError("the last try returns or raises")

@@ -10,7 +10,7 @@ part. The 73 random bits make ids unguessable; the check, the number modulo 127,
 """
 
 import hashlib
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, SupportsIndex, TypeVar, get_args
 
 from pydantic_core import core_schema
@@ -39,10 +39,12 @@ __all__ = [
 DocumentT_co = TypeVar("DocumentT_co", covariant=True)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
 # To the digits that int() knows. Everything else becomes what it refuses: it takes signs, spaces and underscores, too.
 _DIGITS = dict(zip(_ALPHABET.encode(), b"0123456789abcdefghijklmnopqrstuv", strict=True))
 _TO_PYTHON = bytes(_DIGITS.get(character, ord("!")) for character in range(256))
+# Of a random byte five bits are used: as the character, and as the digit that it is.
+_CHARACTER_OF_BYTE = _ALPHABET.encode() * 8
+_DIGIT_OF_BYTE = _CHARACTER_OF_BYTE.translate(_TO_PYTHON)
 _LENGTH = 32
 _TAG_LENGTH = 5
 _TIME_END = 16
@@ -90,12 +92,19 @@ class Id(str, Generic[DocumentT_co]):
     def __get_pydantic_core_schema__(cls, source: Any, handler: "GetCoreSchemaHandler") -> core_schema.CoreSchema:
         document_type = (get_args(source) or (Any,))[0]
 
+        type_name = getattr(document_type, "__name__", str(document_type))
+        try:
+            hash(document_type)
+        except TypeError:
+            document_type = None  # an unhashable type parameter names no table
+
         def checked(value: str, info: core_schema.ValidationInfo) -> Id[Any]:
             try:
                 tag = check_id(value)
                 tags_by_type: Mapping[Any, frozenset[str]] | None = info.context
-                if tags_by_type is not None and tag not in _tags_of(document_type, tags_by_type, tag):
-                    raise InvalidIdError(value, f"is the id of another table, not of {document_type.__name__}")
+                expected = tags_by_type.get(document_type) if tags_by_type is not None else None
+                if expected is not None and tag not in expected:
+                    raise InvalidIdError(value, f"is the id of another table, not of {type_name}")
             except InvalidIdError as error:
                 raise ValueError(str(error)) from error
             return value if type(value) is Id else Id(value)
@@ -106,14 +115,6 @@ class Id(str, Generic[DocumentT_co]):
 def table_tag(table: str) -> str:
     """The five characters that begin every id of a table. A hash of its name: nobody has to be asked."""
     return _encode(int.from_bytes(hashlib.sha256(table.encode()).digest()[:4]) >> 7, _TAG_LENGTH)
-
-
-def _tags_of(document_type: Any, tags_by_type: Mapping[Any, frozenset[str]], tag: str) -> Container[str]:
-    """The tags of the tables that a type belongs to; for one that belongs to none, any."""
-    try:
-        return tags_by_type.get(document_type) or (tag,)
-    except TypeError:  # an unhashable type parameter names no table
-        return (tag,)
 
 
 def check_id(value: object) -> str:
@@ -156,31 +157,32 @@ class IdMaker:
         # The first characters of the time change once a second.
         self._second = -1
         self._second_text = ""
-        self._tag_numbers: dict[str, int] = {}
+        # What a tag adds to the check.
+        self._checks: dict[str, int] = {}
 
     def make(self, tag: str) -> Id[Any]:
         time_us = round(self._clock.now_ms() * 1_000)
         # Never back, never twice: a clock that was set back, or a burst within a microsecond, borrows from the future.
         time_us = self._last_us = time_us if time_us > self._last_us else self._last_us + 1
-        chance = int.from_bytes(self._entropy.token(10)) >> 7
-        tag_number = self._tag_numbers.get(tag)
-        if tag_number is None:
-            tag_number = self._tag_numbers[tag] = int(tag.encode().translate(_TO_PYTHON), 32) << 128
-        rest = chance << 7 | (tag_number | time_us << _RANDOM_BITS | chance) % _CHECK_MODULUS
         if time_us >> 20 != self._second:
             self._second = time_us >> 20
             self._second_text = _encode(self._second, _TIME_END - _TAG_LENGTH - 4)
-        p, high, low = _PAIRS, rest >> 40, rest & 0xFF_FFFF_FFFF
+        check = self._checks.get(tag)
+        if check is None:
+            # 128 is 1 modulo 127, and so the 73 bits below the time weigh 8, and the 128 bits below the tag 4.
+            check = self._checks[tag] = int(tag.encode().translate(_TO_PYTHON), 32) * 4
+        # Fourteen characters of chance as bytes of it, and three bits more beside the check.
+        chance = self._entropy.token(15)
+        last = chance[14] & 7
+        fourteen = chance[:14]
+        number = int(fourteen.translate(_DIGIT_OF_BYTE), 32) << 3 | last
+        last = last << 7 | (check + time_us * 8 + number) % _CHECK_MODULUS
+        a = _ALPHABET
         return Id(
-            f"{tag}{self._second_text}{p[time_us >> 10 & 0x3FF]}{p[time_us & 0x3FF]}"
-            f"{p[high >> 30]}{p[high >> 20 & 0x3FF]}{p[high >> 10 & 0x3FF]}{p[high & 0x3FF]}"
-            f"{p[low >> 30]}{p[low >> 20 & 0x3FF]}{p[low >> 10 & 0x3FF]}{p[low & 0x3FF]}"
+            f"{tag}{self._second_text}{a[time_us >> 15 & 31]}{a[time_us >> 10 & 31]}{a[time_us >> 5 & 31]}"
+            f"{a[time_us & 31]}{fourteen.translate(_CHARACTER_OF_BYTE).decode()}{a[last >> 5]}{a[last & 31]}"
         )
 
 
 def _encode(number: int, length: int) -> str:
-    pairs = _PAIRS
-    groups = [pairs[number >> shift & 0x3FF] for shift in range(5 * length - 10, -1, -10)]
-    if length % 2:
-        groups.append(_ALPHABET[number & 0x1F])
-    return "".join(groups)
+    return "".join([_ALPHABET[number >> shift & 31] for shift in range(5 * length - 5, -1, -5)])

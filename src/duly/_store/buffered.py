@@ -8,7 +8,6 @@ Only a read of a range needs the engine to know: then what was written so far is
 still take it back, the engine is told of the savepoint before (`_open_savepoint`), and undoes it by itself.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from duly._model.job import Job, JobKind, JobState, become, check_move, park, postpone, settle, start
@@ -22,7 +21,7 @@ _MISSING: Any = object()
 EntryKey = tuple[int, bytes, str]
 
 _Written = tuple[dict[Any, Any], Any, Any]
-"""A buffer's key and value; in the journal the value before, elsewhere the one after."""
+"""A buffer, a key and the value that it was given."""
 
 
 class _Level:
@@ -51,8 +50,8 @@ class BufferedTransaction:
         self._tables: dict[str, str] = {}
         # Keys of these that the engine has no row of.
         self._fresh: set[str | EntryKey] = set()
-        # How to take it back.
-        self._journal: list[_Written] = []
+        # How to take it back: for each write the buffer, the key and the value before, one after the other.
+        self._journal: list[Any] = []
         self._levels: list[_Level] = []
         # Jobs as the engine has them. Nobody else changes them while this transaction is open.
         self._known: dict[str, Job] = {}
@@ -117,7 +116,7 @@ class BufferedTransaction:
         documents = self._documents
         if id in documents:
             raise self._failed(f"there is a document {id} already")
-        self._journal.append((documents, id, _MISSING))
+        self._journal += (documents, id, _MISSING)
         self._fresh.add(id)
         documents[id] = body
 
@@ -134,7 +133,7 @@ class BufferedTransaction:
         documents = self._documents
         before = documents.get(id, _MISSING)
         assert before is not None, f"{id} was read in this transaction, and is gone"
-        self._journal.append((documents, id, before))
+        self._journal += (documents, id, before)
         documents[id] = body
 
     async def insert_entry(self, index: int, position: Position) -> None:
@@ -146,11 +145,12 @@ class BufferedTransaction:
     async def delete_entry(self, index: int, position: Position) -> None:
         self._put(self._entries, (index, position.key, position.id), False)
 
-    def _put(self, buffer: dict[Any, Any], key: Any, value: Any) -> None:
+    def _put(self, buffer: dict[Any, Any], key: Any, value: Any) -> bool:
         if self._fault is not None or not self._writable:
             self._refuse()
-        self._journal.append((buffer, key, buffer.get(key, _MISSING)))
+        self._journal += (buffer, key, buffer.get(key, _MISSING))
         buffer[key] = value
+        return True
 
     # Jobs.
 
@@ -160,7 +160,7 @@ class BufferedTransaction:
         id = job.id
         if id in self._jobs:
             raise self._failed(f"there is a scheduled function {id} already")
-        self._journal.append((self._jobs, id, _MISSING))
+        self._journal += (self._jobs, id, _MISSING)
         self._fresh.add(id)
         self._jobs[id] = job
 
@@ -178,13 +178,10 @@ class BufferedTransaction:
         raise NotImplementedError
 
     async def get_job_state(self, id: str) -> JobState | None:
-        job = await self._current(id)
+        job = self._jobs.get(id) or self._known.get(id) or await self._current(id)
         return job.state if job is not None else None
 
     async def _current(self, id: str) -> Job | None:
-        job = self._jobs.get(id) or self._known.get(id)
-        if job is not None:
-            return job
         read = await self._read_job(id)
         if read is None:
             return None
@@ -192,16 +189,20 @@ class BufferedTransaction:
         return self._jobs.get(id) or self._known.setdefault(id, read)
 
     async def park_job(self, id: str, attempts: int, reason: str) -> bool:
-        return await self._move(id, "pending", attempts, lambda job: park(job, reason))
+        job = await self._if_still(id, "pending", attempts)
+        return job is not None and self._put(self._jobs, id, park(job, reason))
 
     async def set_job_kind(self, id: str, attempts: int, kind: JobKind) -> bool:
-        return await self._move(id, "pending", attempts, lambda job: become(job, kind))
+        job = await self._if_still(id, "pending", attempts)
+        return job is not None and self._put(self._jobs, id, become(job, kind))
 
     async def start_job(self, id: str, attempts: int, now: float, worker: str) -> bool:
-        return await self._move(id, "pending", attempts, lambda job: start(job, now, worker))
+        job = await self._if_still(id, "pending", attempts)
+        return job is not None and self._put(self._jobs, id, start(job, now, worker))
 
     async def postpone_job(self, id: str, attempts: int, due: float, reason: str) -> bool:
-        return await self._move(id, "pending", attempts, lambda job: postpone(job, due, reason))
+        job = await self._if_still(id, "pending", attempts)
+        return job is not None and self._put(self._jobs, id, postpone(job, due, reason))
 
     async def settle_job(
         self,
@@ -215,17 +216,15 @@ class BufferedTransaction:
         started: float | None = None,
     ) -> bool:
         check_move("action" if before == "inProgress" else "mutation", before, after)
-        return await self._move(id, before, attempts, lambda job: settle(job, after, now, error, started))
+        job = await self._if_still(id, before, attempts)
+        return job is not None and self._put(self._jobs, id, settle(job, after, now, error, started))
 
-    async def _move(self, id: str, state: JobState, attempts: int, change: Callable[[Job], Job]) -> bool:
-        """Changes a job if its state and attempt are as given. The statement that writes it asks once more."""
+    async def _if_still(self, id: str, state: JobState, attempts: int) -> Job | None:
+        """A job to be changed, if its state and attempt are as given. The statement that writes it asks once more."""
         if self._fault is not None or not self._writable:
             self._refuse()
         job = self._jobs.get(id) or self._known.get(id) or await self._current(id)
-        if job is None or job.state != state or job.attempts != attempts:
-            return False
-        self._put(self._jobs, id, change(job))
-        return True
+        return job if job is not None and job.state == state and job.attempts == attempts else None
 
     # All or nothing within the transaction.
 
@@ -258,7 +257,7 @@ class BufferedTransaction:
         undone: list[_Written] = []
         journal = self._journal
         while len(journal) > mark:
-            buffer, key, before = journal.pop()
+            before, key, buffer = journal.pop(), journal.pop(), journal.pop()
             undone.append((buffer, key, buffer[key]))
             if before is _MISSING:
                 del buffer[key]

@@ -78,7 +78,7 @@ class Mutations:
             if function.kind == "query":
                 raise NotSchedulableError(function.path, function.kind)
             arguments = function.signature.load(job.args or await tx.get_arguments(job), environment.registry.tags)
-            _, events = await self._runner.mutate(tx, CallChain(Id(job.id)), function, arguments)
+            _, events = await self._runner.mutate(CallChain(Id(job.id)), function, arguments, tx)
             if tx.fault is not None:
                 raise tx.fault
             now = environment.clock.now_ms()

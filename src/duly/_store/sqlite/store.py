@@ -212,10 +212,10 @@ class SQLiteStore:
 
     # Writing.
 
-    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
-        return await self._enqueue(self._requests, body)
+    def transact(self, body: Callable[[Transaction], Awaitable[T]], /) -> Awaitable[T]:
+        return self._enqueue(self._requests, body)
 
-    async def _enqueue(self, queue: deque[_Request], body: Callable[[Transaction], Awaitable[T]]) -> T:
+    def _enqueue(self, queue: deque[_Request], body: Callable[[Transaction], Awaitable[T]]) -> asyncio.Future[T]:
         if self._lane is None or self._closing:
             raise AppNotOpenError
         if self._lane.done():
@@ -225,7 +225,7 @@ class SQLiteStore:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         queue.append(_Request(body, future))
         self._wake_lane()
-        return await future
+        return future
 
     def _wake_lane(self) -> None:
         if self._idle is not None and not self._idle.done():

@@ -5,6 +5,7 @@ fifty times the statement.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -106,6 +107,7 @@ class SQLiteTransaction(BufferedTransaction):
         new: list[Job] = []
         apart: list[tuple[str, str]] = []
         changed: list[tuple[Any, ...]] = []
+        earliest: dict[JobKind, float] = {}
         fresh, known = self._fresh, self._known
         for id, job in self._jobs.items():
             if id in fresh:
@@ -113,8 +115,9 @@ class SQLiteTransaction(BufferedTransaction):
                     apart.append((id, job.args))
                     job = job._replace(args=None)  # type: ignore[arg-type]  # noqa: PLW2901
                 new.append(job)
-                if job.due is not None:
-                    self._note(job.kind, job.due)
+                due = job.due
+                if due is not None and due < earliest.get(job.kind, math.inf):
+                    earliest[job.kind] = due
             else:
                 before = known[id]
                 changed.append((
@@ -126,6 +129,8 @@ class SQLiteTransaction(BufferedTransaction):
                     # A job that was parked is for either kind of look-up, in whatever process has the function.
                     self._note("mutation", None if job.parked else job.due)
                     self._note("action", None if job.parked else job.due)
+        for kind, due in earliest.items():
+            self._note(kind, due)
         self._change_rows("job_insert", new)
         self._change_rows("job_arguments_insert", apart)
         self._change_rows("job_update", changed)
