@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 from duly._call.registry import Registry
 from duly._call.runner import Runner
 from duly._call.scheduler import Scheduler
-from duly._call.scope import CallChain, Environment
+from duly._call.scope import FROM_OUTSIDE, Environment
 from duly._ground.clock import Clock, SystemClock
 from duly._ground.entropy import Entropy, SystemEntropy
 from duly._ground.ids import IdMaker
@@ -233,7 +233,7 @@ class App:
         Example:
             order = await app.query(get_order, order_id=order_id)
         """
-        return await self._running().query(CallChain(), function, args, kwargs)
+        return await self._running().query(FROM_OUTSIDE, function, args, kwargs)
 
     @overload
     async def mutation(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -257,7 +257,7 @@ class App:
         Example:
             order_id = await app.mutation(create_order, items=["tea"])
         """
-        return await self._running().mutation(CallChain(), function, args, kwargs)
+        return await self._running().mutation(FROM_OUTSIDE, function, args, kwargs)
 
     @overload
     async def action(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -281,7 +281,7 @@ class App:
         Example:
             await app.action(send_confirmation, order_id=order_id)
         """
-        return await self._running().action(CallChain(), function, args, kwargs)
+        return await self._running().action(FROM_OUTSIDE, function, args, kwargs)
 
     @property
     def scheduler(self) -> Scheduler:
@@ -290,7 +290,7 @@ class App:
         Example:
             await app.scheduler.run_after(timedelta(hours=1), remind, order_id=order_id)
         """
-        return self._running().scheduler(CallChain())
+        return self._running().scheduler(FROM_OUTSIDE)
 
 
 def _positive(name: str, value: timedelta, *, zero: bool = False) -> timedelta:

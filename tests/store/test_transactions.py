@@ -109,7 +109,7 @@ async def test_a_fault_is_healed_by_rolling_back_to_a_savepoint_before_it(store:
 
     async def body(tx: Transaction) -> None:
         await tx.insert_document(id, "{}")
-        savepoint = await tx.savepoint()
+        savepoint = tx.savepoint()
         with pytest.raises(StoreError):
             await tx.insert_document(id, "{}")
         await tx.rollback(savepoint)
@@ -128,7 +128,7 @@ async def test_rolling_back_to_a_savepoint_undoes_what_came_after_it_only(store:
 
     async def body(tx: Transaction) -> None:
         await tx.insert_document(before, "{}")
-        savepoint = await tx.savepoint()
+        savepoint = tx.savepoint()
         await tx.insert_document(within, "{}")
         await tx.insert_job(job)
         await tx.replace_document(before, '{"changed":true}')
@@ -146,7 +146,7 @@ async def test_a_released_savepoint_keeps_what_came_after_it(store: Store) -> No
     within = new_id()
 
     async def body(tx: Transaction) -> None:
-        savepoint = await tx.savepoint()
+        savepoint = tx.savepoint()
         await tx.insert_document(within, "{}")
         await tx.release(savepoint)
 
@@ -158,14 +158,14 @@ async def test_savepoints_nest(store: Store) -> None:
     ids = [new_id() for _ in range(5)]
 
     async def body(tx: Transaction) -> None:
-        outer = await tx.savepoint()
+        outer = tx.savepoint()
         await tx.insert_document(ids[0], "{}")
-        inner = await tx.savepoint()
+        inner = tx.savepoint()
         await tx.insert_document(ids[1], "{}")
         await tx.rollback(inner)
-        inner = await tx.savepoint()
+        inner = tx.savepoint()
         await tx.insert_document(ids[2], "{}")
-        innermost = await tx.savepoint()
+        innermost = tx.savepoint()
         await tx.insert_document(ids[3], "{}")
         await tx.release(innermost)
         await tx.release(inner)
@@ -180,8 +180,8 @@ async def test_an_outer_rollback_takes_what_was_released_within(store: Store) ->
     within, after = new_id(), new_id()
 
     async def body(tx: Transaction) -> None:
-        outer = await tx.savepoint()
-        inner = await tx.savepoint()
+        outer = tx.savepoint()
+        inner = tx.savepoint()
         await tx.insert_document(within, "{}")
         await tx.release(inner)
         await tx.rollback(outer)
@@ -195,9 +195,9 @@ async def test_an_error_takes_open_savepoints_with_it(store: Store) -> None:
     ids = [new_id() for _ in range(2)]
 
     async def body(tx: Transaction) -> None:
-        await tx.savepoint()
+        tx.savepoint()
         await tx.insert_document(ids[0], "{}")
-        await tx.savepoint()
+        tx.savepoint()
         await tx.insert_document(ids[1], "{}")
         raise NoneOfTheirsError
 

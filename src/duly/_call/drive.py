@@ -30,15 +30,15 @@ def begin(path: str, coroutine: Coroutine[Any, Any, Any]) -> Any:
         StopIteration: It has returned.
     """
     inside.set(path)
-    return _step(path, coroutine.send, None)
-
-
-def _step(path: str, resume: Callable[[Any], Any], sent: Any) -> Any:
     try:
-        return resume(sent)
+        return coroutine.send(None)
     except GeneratorExit as error:
-        # Of the handler's own making. Further out it would be taken for the end of the event loop.
-        raise RuntimeError(f"{path!r} raised GeneratorExit") from error
+        raise _of_its_own_making(path) from error
+
+
+def _of_its_own_making(path: str) -> RuntimeError:
+    """In place of a handler's GeneratorExit, which further out would be taken for the end of the event loop."""
+    return RuntimeError(f"{path!r} raised GeneratorExit")
 
 
 class Drive:
@@ -121,7 +121,9 @@ class Drive:
     def _step(self, resume: Callable[[Any], Any], sent: Any) -> Any:
         before = self._cancelling()
         try:
-            return self._context.run(_step, self._scope.path, resume, sent)
+            return self._context.run(resume, sent)
+        except GeneratorExit as error:
+            raise _of_its_own_making(self._scope.path) from error
         finally:
             self._own_cancels = max(0, self._own_cancels + self._cancelling() - before)
 

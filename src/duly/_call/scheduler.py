@@ -158,9 +158,9 @@ class Scheduler:
         else:
             await self._place(lambda scope: self._cancel(scope, id, missing_ok))
 
-    async def _schedule(
+    def _schedule(
         self, now: float, requested: float, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Id[ScheduledFunction]:
+    ) -> Awaitable[Id[ScheduledFunction]]:
         if abs(requested - now) > TIME_SPAN_MS:
             raise InvalidTimeError(f"{requested:,} ms is more than 5 × 366 days from now ({now:,} ms)")
         registry = self._environment.registry
@@ -171,8 +171,8 @@ class Scheduler:
         text = function.signature.store(args, kwargs, registry.tags)
         place = self._place
         if isinstance(place, Scope):
-            return await self._insert(place, function.path, kind, now, requested, text)
-        return await place(lambda scope: self._insert(scope, function.path, kind, now, requested, text))
+            return self._insert(place, function.path, kind, now, requested, text)
+        return place(lambda scope: self._insert(scope, function.path, kind, now, requested, text))
 
     async def _insert(
         self, scope: Scope, path: str, kind: JobKind, now: float, requested: float, text: str

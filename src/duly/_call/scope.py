@@ -18,7 +18,7 @@ from duly._model.limits import Usage
 from duly._store.port import Store, Transaction
 from duly.errors import DulyError, LimitError
 
-__all__ = ["CallChain", "Environment", "Scope"]
+__all__ = ["FROM_OUTSIDE", "CallChain", "Environment", "Scope"]
 
 _log = logging.getLogger("duly")
 
@@ -53,6 +53,10 @@ class CallChain(NamedTuple):
     job_id: Id[ScheduledFunction] | None = None
     is_action: bool = False
     identity: Any = None
+
+
+FROM_OUTSIDE = CallChain()
+"""That of a call which no scheduled function made, and nobody in particular."""
 
 
 class Scope:
@@ -174,7 +178,7 @@ class Scope:
         async with self._child:
             self._check_open()  # it may have had to wait, and outlived the function
             before, events = self.usage.copy(), len(self.events)
-            savepoint = await self.tx.savepoint()
+            savepoint = self.tx.savepoint()
             scope = self.child(path)
             try:
                 yield scope

@@ -121,7 +121,7 @@ class Table(Generic[DocumentT]):
             raise SchemaError(f"a document of table {self.name!r} must be a dict, not {document!r}")
         if self.document is None:
             return document
-        adapter = self._validator()
+        adapter = self._adapter or self._validator()
         try:
             validated = adapter.validator.validate_python({"document": document})
         except ValidationError as error:
@@ -138,7 +138,7 @@ class Table(Generic[DocumentT]):
         """
         if self.document is None:
             return document
-        adapter = self._validator()
+        adapter = self._adapter or self._validator()
         if not self._converts:
             return document
         try:
@@ -151,13 +151,12 @@ class Table(Generic[DocumentT]):
             ) from None
 
     def _validator(self) -> TypeAdapter[Any]:
-        if self._adapter is None:
-            try:
-                self._adapter = adapter_of(f"{self.name} document", {"document": self.document})
-            except TypeError as error:
-                raise SchemaError(str(error)) from error
-            self._converts = not _is_plain(self._adapter.core_schema)
-            self._stored_as_validated = is_stored_as_validated(self._adapter.core_schema)
+        try:
+            self._adapter = adapter_of(f"{self.name} document", {"document": self.document})
+        except TypeError as error:
+            raise SchemaError(str(error)) from error
+        self._converts = not _is_plain(self._adapter.core_schema)
+        self._stored_as_validated = is_stored_as_validated(self._adapter.core_schema)
         return self._adapter
 
 

@@ -151,8 +151,11 @@ class Signature:
             # Fields were stored under their own names; aliases are for the world outside.
             if self._stored_as_validated:
                 # Decoded they are what they were. JSON would leave it open whether a string stands for bytes.
-                loaded = self._validate(values.decode(text), context=tags, by_alias=True, by_name=True)
-            elif '{"$' in text:
+                arguments: dict[str, Any] = self._validate(
+                    values.decode(text), context=tags, by_alias=True, by_name=True
+                )
+                return arguments
+            if '{"$' in text:
                 # Strict types would refuse a datetime that is a string: only JSON may hold it so, and this is decoded.
                 decoded = values.decode(text)
                 loaded = self._arguments.validate_python(

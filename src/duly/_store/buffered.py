@@ -55,9 +55,10 @@ class BufferedTransaction:
         self._levels: list[_Level] = []
         # Jobs as the engine has them. Nobody else changes them while this transaction is open.
         self._known: dict[str, Job] = {}
-        self._fault: StoreError | None = None
-        # Why nothing of this transaction can be committed any more.
-        self._lost: BaseException | None = None
+        # See the port.
+        self.fault: StoreError | None = None
+        # Why nothing of this transaction can be committed: handing over failed, whosever writes they were.
+        self.lost: BaseException | None = None
 
     # What an engine adds.
 
@@ -83,25 +84,16 @@ class BufferedTransaction:
 
     # Faults.
 
-    @property
-    def fault(self) -> StoreError | None:
-        return self._fault
-
-    @property
-    def lost(self) -> BaseException | None:
-        """Why nothing of this transaction can be committed: handing over failed, whosever writes they were."""
-        return self._lost
-
     def _refuse(self) -> None:
         """Before every write that is not to happen: in a read, or after a fault."""
         if not self._writable:
             raise AssertionError("a write in a transaction that only reads")
-        if self._fault is not None:
-            raise self._fault
+        if self.fault is not None:
+            raise self.fault
 
     def _failed(self, message: str) -> StoreError:
-        self._fault = StoreError(message)
-        return self._fault
+        self.fault = StoreError(message)
+        return self.fault
 
     # Documents.
 
@@ -111,7 +103,7 @@ class BufferedTransaction:
         return await self._read_document(id)
 
     async def insert_document(self, id: str, body: str) -> None:
-        if self._fault is not None or not self._writable:
+        if self.fault is not None or not self._writable:
             self._refuse()
         documents = self._documents
         if id in documents:
@@ -128,7 +120,7 @@ class BufferedTransaction:
         self._put_document(id, None)
 
     def _put_document(self, id: str, body: str | None) -> None:
-        if self._fault is not None or not self._writable:
+        if self.fault is not None or not self._writable:
             self._refuse()
         documents = self._documents
         before = documents.get(id, _MISSING)
@@ -146,7 +138,7 @@ class BufferedTransaction:
         self._put(self._entries, (index, position.key, position.id), False)
 
     def _put(self, buffer: dict[Any, Any], key: Any, value: Any) -> bool:
-        if self._fault is not None or not self._writable:
+        if self.fault is not None or not self._writable:
             self._refuse()
         self._journal += (buffer, key, buffer.get(key, _MISSING))
         buffer[key] = value
@@ -155,7 +147,7 @@ class BufferedTransaction:
     # Jobs.
 
     async def insert_job(self, job: Job) -> None:
-        if self._fault is not None or not self._writable:
+        if self.fault is not None or not self._writable:
             self._refuse()
         id = job.id
         if id in self._jobs:
@@ -221,14 +213,14 @@ class BufferedTransaction:
 
     async def _if_still(self, id: str, state: JobState, attempts: int) -> Job | None:
         """A job to be changed, if its state and attempt are as given. The statement that writes it asks once more."""
-        if self._fault is not None or not self._writable:
+        if self.fault is not None or not self._writable:
             self._refuse()
         job = self._jobs.get(id) or self._known.get(id) or await self._current(id)
         return job if job is not None and job.state == state and job.attempts == attempts else None
 
     # All or nothing within the transaction.
 
-    async def savepoint(self) -> Savepoint:
+    def savepoint(self) -> Savepoint:
         self._levels.append(_Level(len(self._journal)))
         return len(self._levels)
 
@@ -240,8 +232,8 @@ class BufferedTransaction:
     async def rollback(self, savepoint: Savepoint) -> None:
         """Undoes everything since, whatever savepoints are still open within. Heals a fault that came since."""
         assert savepoint <= len(self._levels), "savepoints end in the reverse order"
-        if self._lost is not None:
-            raise self._lost
+        if self.lost is not None:
+            raise self.lost
         level = self._levels[savepoint - 1]
         self._take_back(level.mark)
         del self._levels[savepoint - 1 :]
@@ -250,7 +242,7 @@ class BufferedTransaction:
             # The engine's rows are what they were; what we took them for is not. Nothing that is ours is left.
             self._known.clear()
             self._fresh.clear()
-        self._fault = None
+        self.fault = None
 
     def _take_back(self, mark: int) -> list[_Written]:
         """Undoes the buffers to a mark, and tells how to do it again."""
@@ -276,26 +268,35 @@ class BufferedTransaction:
         """
         if not self._journal and not for_write:
             return
-        if self._fault is not None:
-            raise self._fault
-        parts: list[list[_Written]] = [self._take_back(level.mark) for level in reversed(self._levels)]
-        parts.reverse()
-        needed = len(parts) if for_write else max((number for number, part in enumerate(parts, 1) if part), default=0)
+        if self.fault is not None:
+            raise self.fault
         try:
-            await self._hand_over()
-            for number, (level, part) in enumerate(zip(self._levels, parts, strict=True), 1):
-                level.mark = 0
-                if number <= needed and not level.real:
-                    await self._open_savepoint(number)
-                    level.real = True
-                for buffer, key, value in part:
-                    buffer[key] = value
-                if part:
-                    await self._hand_over()
+            if not self._levels or (self._levels[0].mark == len(self._journal) and not for_write):
+                # Nothing of it is within a savepoint.
+                await self._write_out()
+                self._let_go()
+            else:
+                await self._hand_over_by_levels(for_write)
         except BaseException as error:
-            self._lost = error
+            self.lost = error
             raise
         self._fresh.clear()
+        for level in self._levels:
+            level.mark = 0
+
+    async def _hand_over_by_levels(self, for_write: bool) -> None:
+        """What was written before a savepoint goes to the engine before the savepoint does."""
+        parts: list[list[_Written]] = [self._take_back(level.mark) for level in reversed(self._levels)]
+        parts.reverse()
+        needed = len(parts) if for_write else max(number for number, part in enumerate(parts, 1) if part)
+        await self._hand_over()
+        for number, (level, part) in enumerate(zip(self._levels, parts, strict=True), 1):
+            if number <= needed and not level.real:
+                await self._open_savepoint(number)
+                level.real = True
+            for buffer, key, value in part:
+                buffer[key] = value
+            await self._hand_over()
 
     async def _hand_over(self) -> None:
         await self._write_out()
@@ -305,6 +306,9 @@ class BufferedTransaction:
         for entry, there in self._entries.items():
             (self._fresh.discard if there else self._fresh.add)(entry)
         self._fresh.difference_update(self._jobs)
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._known.update(self._jobs)
         for buffer in (self._documents, self._jobs, self._entries, self._tables):
             buffer.clear()

@@ -73,7 +73,7 @@ class Mutations:
         """Run, decide, record; in the transaction that is open, and all or nothing but for the record."""
         environment = self._environment
         started = environment.clock.now_ms()
-        savepoint = await tx.savepoint()
+        savepoint = tx.savepoint()
         try:
             if function.kind == "query":
                 raise NotSchedulableError(function.path, function.kind)

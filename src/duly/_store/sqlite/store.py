@@ -344,7 +344,7 @@ class SQLiteStore:
             request = self._requests.popleft()
             if request.future.cancelled():
                 continue
-            savepoint = await tx.savepoint()
+            savepoint = tx.savepoint()
             try:
                 request.outcome = await request.body(tx)
                 if tx.fault is not None:

@@ -43,14 +43,14 @@ class SQLiteTransaction(BufferedTransaction):
         self.new_tables: dict[str, str] = {}
 
     def _execute(self, name: str, bindings: tuple[Any, ...]) -> list[Any]:
-        if self._fault is not None:
+        if self.fault is not None:
             # SQLite may have rolled the whole transaction back, and would commit this by itself.
-            raise self._fault
+            raise self.fault
         try:
             return self._cursor.execute(_SQL[name], bindings).fetchall()
         except apsw.Error as error:
-            self._fault = translate(error, self._shared.where)
-            raise self._fault from error
+            self.fault = translate(error, self._shared.where)
+            raise self.fault from error
 
     async def _scan(self, name: str, bindings: tuple[Any, ...]) -> list[Any]:
         """Rows of a range, with what this transaction has written."""
@@ -83,8 +83,8 @@ class SQLiteTransaction(BufferedTransaction):
                 self._cursor.executemany(_SQL["tables_insert"], list(self._tables.items()))
                 self.new_tables.update(self._tables)
         except apsw.Error as error:
-            self._fault = translate(error, self._shared.where)
-            raise self._fault from error
+            self.fault = translate(error, self._shared.where)
+            raise self.fault from error
 
     def _write_documents(self) -> None:
         inserted: list[tuple[str, str]] = []
@@ -155,8 +155,8 @@ class SQLiteTransaction(BufferedTransaction):
     # Documents.
 
     async def _read_document(self, id: str) -> str | None:
-        rows = self._execute("document_get", (id,))
-        return cast("str", rows[0][0]) if rows else None
+        rows: list[tuple[str]] = self._execute("document_get", (id,))
+        return rows[0][0] if rows else None
 
     async def scan(
         self, index: int | None, after: Position, before: Position, descending: bool, limit: int
@@ -316,6 +316,6 @@ class SQLiteTransaction(BufferedTransaction):
             self._cursor.execute(statement)
         except apsw.Error as error:
             # After a fault a missing savepoint is only its consequence.
-            if self._fault is None:
-                self._fault = translate(error, self._shared.where)
-            raise self._fault from error
+            if self.fault is None:
+                self.fault = translate(error, self._shared.where)
+            raise self.fault from error
