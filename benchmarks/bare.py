@@ -10,7 +10,6 @@ from typing import Any
 
 import orjson
 
-from duly._ground.clock import SystemClock
 from duly._ground.entropy import SystemEntropy
 from duly._ground.ids import IdMaker, table_tag
 from duly._store.sqlite.connection import connect
@@ -32,7 +31,7 @@ class BareFile:
 
     def __init__(self, path: Path) -> None:
         self._connection = connect(path)
-        self._ids = IdMaker(SystemClock(), SystemEntropy())
+        self._ids = IdMaker(SystemEntropy())
         self._order_tag, self._job_tag = table_tag("orders"), table_tag("_scheduled_functions")
 
     def close(self) -> None:
@@ -92,7 +91,7 @@ class BareFile:
     def _rows(self, number: int) -> tuple[tuple[Any, ...], ...]:
         """The bindings of one cycle's four statements."""
         now = time.time_ns() // 1_000 / 1_000
-        order_id, job_id = str(self._ids.make(self._order_tag)), str(self._ids.make(self._job_tag))
+        order_id, job_id = str(self._ids.make(self._order_tag, now)), str(self._ids.make(self._job_tag, now))
         body = '{"items":["tea"],"number":%d,"status":"%s"}'
         return (
             (order_id, body % (number, "open")),

@@ -180,9 +180,9 @@ def fill(path: Path, pending: int) -> None:
     """Jobs for later, written past duly: a million of them in some seconds, spread over a month from tomorrow on."""
     asyncio.run(_make_tables(path))
     connection = connect(path)
-    ids, tag = IdMaker(SystemClock(), SystemEntropy()), table_tag("_scheduled_functions")
-    order_id = ids.make(table_tag("orders"))
+    ids, tag = IdMaker(SystemEntropy()), table_tag("_scheduled_functions")
     now = SystemClock().now_ms()
+    order_id = ids.make(table_tag("orders"), now)
     day_ms = 86_400_000
     dice = random.Random(1)
     for start in range(0, pending, 50_000):
@@ -190,7 +190,7 @@ def fill(path: Path, pending: int) -> None:
             connection.executemany(
                 _SQL["job_insert"],
                 (
-                    job_row(str(ids.make(tag)), due, args)
+                    job_row(str(ids.make(tag, now)), due, args)
                     for due in (now + day_ms * dice.uniform(1, 30) for _ in range(min(50_000, pending - start)))
                     for args in (f'{{"order_id":"{order_id}"}}',)
                 ),

@@ -176,7 +176,7 @@ class App:
                 store=store,
                 clock=parts.clock,
                 entropy=parts.entropy,
-                ids=IdMaker(parts.clock, parts.entropy),
+                ids=IdMaker(parts.entropy),
                 action_timeout=self._action_timeout,
                 mutation_timeout_s=self._mutation_timeout.total_seconds(),
                 foreign_wait="error" if parts.strict else "warn",

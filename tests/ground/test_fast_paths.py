@@ -182,9 +182,9 @@ def test_a_field_may_be_named_like_a_part_of_a_schema() -> None:
 def test_ids_made_in_parts_are_whole(name: str) -> None:
     tag = table_tag(name)
     clock = SystemClock()
-    maker = IdMaker(clock, SystemEntropy())
+    maker = IdMaker(SystemEntropy())
     before = clock.now_ms()
-    made = [maker.make(tag) for _ in range(20)]
+    made = [maker.make(tag, clock.now_ms()) for _ in range(20)]
     assert made == sorted(set(made))
     for id in made:
         assert check_id(id) == check_id(str(id)) == tag

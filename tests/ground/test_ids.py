@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from duly._ground.clock import SystemClock
 from duly._ground.entropy import SystemEntropy
 from duly._ground.ids import ID_HIGHEST, Id, IdMaker, check_id, creation_time_of, first_id_at, table_tag
 from duly.errors import InvalidIdError
@@ -19,18 +18,8 @@ ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 TABLES = st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,20}", fullmatch=True)
 
 
-class StillClock(SystemClock):
-    """Stands at one microsecond until it is set."""
-
-    def __init__(self, time_us: int) -> None:
-        self.time_us = time_us
-
-    def now_ms(self) -> float:
-        return self.time_us / 1_000
-
-
 def make(table: str, time_us: int) -> str:
-    return IdMaker(StillClock(time_us), SystemEntropy()).make(table_tag(table))
+    return IdMaker(SystemEntropy()).make(table_tag(table), time_us / 1_000)
 
 
 @given(TABLES, TIMES_US)
@@ -60,12 +49,12 @@ def test_ids_of_different_tables_do_not_mix(one: str, two: str, time_one: int, t
 
 @given(st.lists(st.integers(-10, 10), min_size=2, max_size=60), TIMES_US)
 def test_each_id_of_a_maker_is_greater_than_the_one_before(steps: list[int], start: int) -> None:
-    clock = StillClock(start)  # that is set back, stands still and runs on
-    maker = IdMaker(clock, SystemEntropy())
+    time_us = start  # of a clock that is set back, stands still and runs on
+    maker = IdMaker(SystemEntropy())
     ids: list[str] = []
     for step in steps:
-        clock.time_us = max(clock.time_us + step, 1)
-        ids.append(maker.make(table_tag("orders")))
+        time_us = max(time_us + step, 1)
+        ids.append(maker.make(table_tag("orders"), time_us / 1_000))
     assert ids == sorted(set(ids))
     times = [creation_time_of(id) for id in ids]
     assert times == sorted(set(times)), "and no two have the same creation time"

@@ -15,12 +15,12 @@ NOW = 1_800_000_000_000.0
 
 NOTES = table_tag("notes")
 
-_ids = IdMaker(SystemClock(), SystemEntropy())
+_ids, _clock = IdMaker(SystemEntropy()), SystemClock()
 
 
 def new_id(table: str = "notes") -> Id[Any]:
     """An id greater than every one before."""
-    return _ids.make(table_tag(table))
+    return _ids.make(table_tag(table), _clock.now_ms())
 
 
 def new_job(name: str = "orders:archive", kind: JobKind = "mutation", due: float | None = NOW, **changes: Any) -> Job:

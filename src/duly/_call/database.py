@@ -253,7 +253,7 @@ class DatabaseWriter(DatabaseReader):
             await scope.turn()
         declared = scope.environment.registry.table(table)
         body = _encode(declared, document)
-        id = scope.environment.ids.make(declared.tag)
+        id = scope.environment.ids.make(declared.tag, scope.now_ms)
         scope.usage.write()
         await scope.tx.remember_table(declared.tag, declared.name)
         await scope.tx.insert_document(id, body)

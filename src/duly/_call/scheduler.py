@@ -52,10 +52,6 @@ class Scheduler:
         # The scope of the mutation that it is part of, or what makes one for each call.
         self._place = place
 
-    def _now_ms(self) -> float:
-        place = self._place
-        return place.now_ms if isinstance(place, Scope) else self._environment.clock.now_ms()
-
     @overload
     async def run_after(
         self, delay_ms: float | timedelta, function: FunctionReference[P, Any], /, *args: P.args, **kwargs: P.kwargs
@@ -90,7 +86,8 @@ class Scheduler:
         delay = _milliseconds(delay_ms, "delay_ms", "a number of milliseconds or a timedelta")
         if delay < 0:
             raise InvalidTimeError(f"a delay can't be negative, and this is {delay_ms!r}; 0 runs as soon as possible")
-        now = self._now_ms()
+        place = self._place
+        now = place.now_ms if isinstance(place, Scope) else self._environment.clock.now_ms()
         return await self._schedule(now, now + delay, function, args, kwargs)
 
     @overload
@@ -121,7 +118,8 @@ class Scheduler:
         Example:
             await ctx.scheduler.run_at(datetime(2027, 1, 1, tzinfo=UTC), close_books, year=2026)
         """
-        now = self._now_ms()
+        place = self._place
+        now = place.now_ms if isinstance(place, Scope) else self._environment.clock.now_ms()
         if isinstance(timestamp, datetime):
             if timestamp.utcoffset() is None:
                 raise InvalidTimeError(
@@ -181,7 +179,7 @@ class Scheduler:
             await scope.turn()
         scope.usage.schedule(len(text.encode()) if not text.isascii() else len(text))
         canceled = self._chain.is_action and await self._is_cut_off(scope)
-        job_id: Id[ScheduledFunction] = scope.environment.ids.make(SYSTEM_TAG)
+        job_id: Id[ScheduledFunction] = scope.environment.ids.make(SYSTEM_TAG, scope.now_ms)
         if canceled:
             job = Job(job_id, path, kind, "canceled", None, requested, None, now, 0, None, None, None, text)
         else:

@@ -24,9 +24,8 @@ class Entropy(Protocol):
 
 
 class SystemEntropy:
-    """The machine's source of randomness. Safe across forks: nothing is buffered."""
+    """The machine's source of randomness."""
 
-    # Asked for each id.
     token = staticmethod(os.urandom)
 
     def uniform(self) -> float:

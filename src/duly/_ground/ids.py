@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, SupportsIndex, TypeVar
 
 from pydantic_core import core_schema
 
-from duly._ground.clock import Clock
 from duly._ground.entropy import Entropy
+from duly._ground.forks import in_children
 from duly.errors import InvalidIdError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ _LENGTH = 32
 _TAG_LENGTH = 5
 _TIME_END = 16
 _CHECK_MODULUS = 127
-_RANDOM_BITS = 73
+_DRAWN_AT_ONCE = 32
 
 ID_METADATA = {"duly": "id"}
 """How an id is told in a pydantic schema."""
@@ -101,12 +101,12 @@ class Id(str, Generic[DocumentT_co]):
         def checked(value: str, info: core_schema.ValidationInfo) -> Id[Any]:
             try:
                 tag = check_id(value)
-                tags_by_type: Mapping[Any, frozenset[str]] | None = info.context
-                expected = tags_by_type.get(document_type) if tags_by_type is not None else None
-                if expected is not None and tag not in expected:
-                    raise InvalidIdError(value, f"is the id of another table, not of {type_name}")
             except InvalidIdError as error:
                 raise ValueError(str(error)) from error
+            tags_by_type: Mapping[Any, frozenset[str]] | None = info.context
+            expected = tags_by_type.get(document_type) if tags_by_type is not None else None
+            if expected is not None and tag not in expected:
+                raise ValueError(str(InvalidIdError(value, f"is the id of another table, not of {type_name}")))
             return value if type(value) is Id else Id(value)
 
         return core_schema.with_info_after_validator_function(checked, core_schema.str_schema(), metadata=ID_METADATA)
@@ -150,38 +150,49 @@ def first_id_at(tag: str, time_us: int) -> str:
 class IdMaker:
     """Makes ids; each is greater than the one before. One for an app; never asks the store."""
 
-    def __init__(self, clock: Clock, entropy: Entropy) -> None:
-        self._clock = clock
+    def __init__(self, entropy: Entropy) -> None:
         self._entropy = entropy
+        # Drawn for some ids at a time.
+        self._chance = b""
+        self._drawn = 0
+        in_children(self, IdMaker._forget_chance)
         self._last_us = 0
-        # The first characters of the time change once a second.
-        self._second = -1
-        self._second_text = ""
+        # The first characters of the time change once a millisecond.
+        self._tick = -1
+        self._tick_text = ""
         # What a tag adds to the check.
         self._checks: dict[str, int] = {}
 
-    def make(self, tag: str) -> Id[Any]:
-        time_us = round(self._clock.now_ms() * 1_000)
+    def make(self, tag: str, now_ms: float) -> Id[Any]:
+        time_us = round(now_ms * 1_000)
         # Never back, never twice: a clock that was set back, or a burst within a microsecond, borrows from the future.
-        time_us = self._last_us = time_us if time_us > self._last_us else self._last_us + 1
-        if time_us >> 20 != self._second:
-            self._second = time_us >> 20
-            self._second_text = _encode(self._second, _TIME_END - _TAG_LENGTH - 4)
+        if time_us <= self._last_us:
+            time_us = self._last_us + 1
+        self._last_us = time_us
+        if time_us >> 10 != self._tick:
+            self._tick = time_us >> 10
+            self._tick_text = _encode(self._tick, _TIME_END - _TAG_LENGTH - 2)
         check = self._checks.get(tag)
         if check is None:
-            # 128 is 1 modulo 127, and so the 73 bits below the time weigh 8, and the 128 bits below the tag 4.
+            # 2 ** 7 is 1 modulo 127, so what stands 128 bits higher counts four times, and 73 bits higher eight times.
             check = self._checks[tag] = int(tag.encode().translate(_TO_PYTHON), 32) * 4
-        # Fourteen characters of chance as bytes of it, and three bits more beside the check.
-        chance = self._entropy.token(15)
-        last = chance[14] & 7
-        fourteen = chance[:14]
-        number = int(fourteen.translate(_DIGIT_OF_BYTE), 32) << 3 | last
+        # Fourteen characters of chance, each a byte of it, and three bits more beside the check.
+        at = self._drawn
+        if at == len(self._chance):
+            at, self._chance = 0, self._entropy.token(15 * _DRAWN_AT_ONCE)
+        self._drawn = at + 15
+        body = self._chance[at : at + 14]
+        last = self._chance[at + 14] & 7
+        number = int(body.translate(_DIGIT_OF_BYTE), 32) << 3 | last
         last = last << 7 | (check + time_us * 8 + number) % _CHECK_MODULUS
         a = _ALPHABET
         return Id(
-            f"{tag}{self._second_text}{a[time_us >> 15 & 31]}{a[time_us >> 10 & 31]}{a[time_us >> 5 & 31]}"
-            f"{a[time_us & 31]}{fourteen.translate(_CHARACTER_OF_BYTE).decode()}{a[last >> 5]}{a[last & 31]}"
+            f"{tag}{self._tick_text}{a[time_us >> 5 & 31]}{a[time_us & 31]}"
+            f"{body.translate(_CHARACTER_OF_BYTE).decode()}{a[last >> 5]}{a[last & 31]}"
         )
+
+    def _forget_chance(self) -> None:
+        self._chance, self._drawn = b"", 0
 
 
 def _encode(number: int, length: int) -> str:

@@ -63,15 +63,16 @@ def encode(value: Any, convert: Convert | None = None) -> str:
     """
     if convert is not None:
         try:
-            text = orjson.dumps(value, _id_as_str, _STRICT)
+            text = orjson.dumps(value, _id_as_str, _STRICT).decode()
         except TypeError:
             pass  # not JSON as it is, or no value at all
         else:
             # What orjson writes exactly as we do, which is most. Not if there may be a key that is reserved, NaN or an
             # infinity, -0.0, too many levels: or only what looks like one.
-            in_doubt = b'"_' in text or b'"$' in text or b"null" in text or b"-0.0" in text
-            if not in_doubt and text.count(b"{") + text.count(b"[") <= DEPTH_MAX:
-                return text.decode()
+            # (Looked for in a str: bytes take what they are asked for to be a number first.)
+            in_doubt = '"_' in text or '"$' in text or "null" in text or "-0.0" in text
+            if not in_doubt and text.count("{") + text.count("[") <= DEPTH_MAX:
+                return text
     return orjson.dumps(_escape(value, "", 1, convert)).decode()
 
 

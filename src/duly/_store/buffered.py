@@ -62,9 +62,6 @@ class BufferedTransaction:
 
     # What an engine adds.
 
-    async def _read_document(self, id: str) -> str | None:
-        raise NotImplementedError
-
     async def _read_job(self, id: str) -> Job | None:
         raise NotImplementedError
 
@@ -96,11 +93,6 @@ class BufferedTransaction:
         return self.fault
 
     # Documents.
-
-    async def get_document(self, id: str) -> str | None:
-        if id in self._documents:
-            return self._documents[id]
-        return await self._read_document(id)
 
     async def insert_document(self, id: str, body: str) -> None:
         if self.fault is not None or not self._writable:
@@ -271,32 +263,34 @@ class BufferedTransaction:
         if self.fault is not None:
             raise self.fault
         try:
-            if not self._levels or (self._levels[0].mark == len(self._journal) and not for_write):
-                # Nothing of it is within a savepoint.
-                await self._write_out()
-                self._let_go()
-            else:
-                await self._hand_over_by_levels(for_write)
+            await self._hand_over_by_levels(for_write)
         except BaseException as error:
             self.lost = error
             raise
         self._fresh.clear()
-        for level in self._levels:
-            level.mark = 0
 
     async def _hand_over_by_levels(self, for_write: bool) -> None:
         """What was written before a savepoint goes to the engine before the savepoint does."""
-        parts: list[list[_Written]] = [self._take_back(level.mark) for level in reversed(self._levels)]
-        parts.reverse()
-        needed = len(parts) if for_write else max(number for number, part in enumerate(parts, 1) if part)
-        await self._hand_over()
-        for number, (level, part) in enumerate(zip(self._levels, parts, strict=True), 1):
-            if number <= needed and not level.real:
+        levels = self._levels
+        bounds = [0, *(level.mark for level in levels), len(self._journal)]
+        written = [number for number in range(len(levels) + 1) if bounds[number] < bounds[number + 1]]
+        needed = len(levels) if for_write else max(written)
+        # Only what was written on several levels has to be taken apart.
+        parts = self._take_apart() if len(written) > 1 else {}
+        for number in range(needed + 1):
+            if number and not levels[number - 1].real:
                 await self._open_savepoint(number)
-                level.real = True
-            for buffer, key, value in part:
+                levels[number - 1].real = True
+            for buffer, key, value in parts.get(number, ()):
                 buffer[key] = value
-            await self._hand_over()
+            if number in written:
+                await self._hand_over()
+        for level in levels:
+            level.mark = 0
+
+    def _take_apart(self) -> dict[int, list[_Written]]:
+        """Empties the buffers of what was written within savepoints, and tells how to do it again, level by level."""
+        return {number: self._take_back(self._levels[number - 1].mark) for number in range(len(self._levels), 0, -1)}
 
     async def _hand_over(self) -> None:
         await self._write_out()
@@ -306,9 +300,6 @@ class BufferedTransaction:
         for entry, there in self._entries.items():
             (self._fresh.discard if there else self._fresh.add)(entry)
         self._fresh.difference_update(self._jobs)
-        self._let_go()
-
-    def _let_go(self) -> None:
         self._known.update(self._jobs)
         for buffer in (self._documents, self._jobs, self._entries, self._tables):
             buffer.clear()

@@ -12,9 +12,9 @@ from typing import Any
 import apsw
 
 from duly._ground.clock import Clock
+from duly._ground.forks import in_children
 from duly._store.migrate import pending_migrations
 from duly._store.sqlite.faults import translate, translated
-from duly._store.sqlite.forks import in_children
 from duly.errors import StoreError
 
 __all__ = ["WriteLock", "connect", "migrate", "patiently"]

@@ -14,7 +14,7 @@ import struct
 from pathlib import Path
 
 from duly._ground.clock import Clock
-from duly._store.sqlite.forks import in_children
+from duly._ground.forks import in_children
 
 __all__ = ["FileLease", "MemoryLease", "forget_lease", "is_held", "seconds_left"]
 

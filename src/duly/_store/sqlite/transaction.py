@@ -154,7 +154,9 @@ class SQLiteTransaction(BufferedTransaction):
 
     # Documents.
 
-    async def _read_document(self, id: str) -> str | None:
+    async def get_document(self, id: str) -> str | None:
+        if id in self._documents:
+            return self._documents[id]
         rows: list[tuple[str]] = self._execute("document_get", (id,))
         return rows[0][0] if rows else None
 
@@ -193,7 +195,9 @@ class SQLiteTransaction(BufferedTransaction):
         return StoredIndex(rows[0][0], index)
 
     async def remember_table(self, tag: str, name: str) -> None:
-        known = self._shared.tables.get(tag) or await self.table_name(tag)
+        if self._shared.tables.get(tag) == name:
+            return
+        known = await self.table_name(tag)
         if known is None:
             self._put(self._tables, tag, name)
         elif known != name:

@@ -32,11 +32,14 @@ CREATE TABLE _index_entries (
 -- Scheduled functions. Times are milliseconds since the Unix epoch. Ids are in the order of scheduling.
 -- due is NULL once the function has started or finished. parked = 1: no code that looked at it had the function.
 -- args is NULL where the arguments are long and stand in _scheduled_arguments.
+-- OR, not IN, here and in the last index: for IN (…) SQLite builds a table of the values anew for each row that is written.
 CREATE TABLE _scheduled_functions (
   id TEXT PRIMARY KEY,
   name TEXT NOT NULL,
-  kind TEXT NOT NULL CHECK (kind IN ('mutation', 'action')),
-  state TEXT NOT NULL CHECK (state IN ('pending', 'inProgress', 'success', 'failed', 'canceled')),
+  kind TEXT NOT NULL CHECK (kind = 'mutation' OR kind = 'action'),
+  state TEXT NOT NULL CHECK (
+    state = 'pending' OR state = 'success' OR state = 'inProgress' OR state = 'failed' OR state = 'canceled'
+  ),
   due REAL,
   scheduled_time REAL NOT NULL,
   started_time REAL,
@@ -55,7 +58,8 @@ CREATE INDEX _scheduled_functions_due ON _scheduled_functions (kind, due, id) WH
 CREATE INDEX _scheduled_functions_parked ON _scheduled_functions (name, due, id) WHERE state = 'pending' AND parked = 1;
 CREATE INDEX _scheduled_functions_in_progress ON _scheduled_functions (worker) WHERE state = 'inProgress';
 CREATE INDEX _scheduled_functions_completed ON _scheduled_functions (completed_time) WHERE completed_time IS NOT NULL;
-CREATE INDEX _scheduled_functions_unusual ON _scheduled_functions (state, id) WHERE state IN ('inProgress', 'failed', 'canceled');
+CREATE INDEX _scheduled_functions_unusual ON _scheduled_functions (state, id)
+  WHERE state = 'inProgress' OR state = 'failed' OR state = 'canceled';
 
 CREATE TABLE _scheduled_arguments (
   id TEXT PRIMARY KEY,

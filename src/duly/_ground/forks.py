@@ -1,6 +1,8 @@
-"""A lock on a file belongs to every process that inherited the open file, so a child made by fork must let go of it.
+"""What a child made by fork must let go of, because it is its parent's.
 
-Else a worker that is killed seems to live, and to hold the file, for as long as a child of one of its actions does.
+A lock on a file belongs to every process that inherited the open file: else a worker that is killed seems to live, and
+to hold the file, for as long as a child of one of its actions does. And chance that was drawn beforehand must not be
+used twice.
 """
 
 import os
