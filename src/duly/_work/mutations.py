@@ -21,7 +21,7 @@ __all__ = ["Mutations"]
 _GROUP_MAX = 256
 _GROUP_S = 0.005
 # Looked up at a time: not many more than there is time to run.
-_DUE_MAX = 32
+_DUE_MAX = 64
 
 
 class Mutations:

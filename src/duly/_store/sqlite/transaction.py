@@ -247,8 +247,7 @@ class SQLiteTransaction(BufferedTransaction):
     async def _scan_known(self, name: str, bindings: tuple[Any, ...]) -> list[Job]:
         """Jobs of a range, remembered: they are about to be changed."""
         jobs = [Job._make(row) for row in await self._scan(name, bindings)]
-        for job in jobs:
-            self._known[job.id] = job
+        self._known.update((job.id, job) for job in jobs)
         return jobs
 
     async def next_due(self, kind: JobKind) -> float | None:
