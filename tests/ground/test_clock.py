@@ -10,7 +10,7 @@ from duly._ground.entropy import SystemEntropy
 
 MOMENTS = st.datetimes(
     min_value=datetime(1900, 1, 1),  # noqa: DTZ001
-    max_value=datetime(2200, 1, 1),  # noqa: DTZ001
+    max_value=datetime(2109, 1, 1),  # noqa: DTZ001
     timezones=st.just(UTC) | st.integers(-23 * 60, 23 * 60).map(lambda m: timezone(timedelta(minutes=m))),
 )
 
@@ -22,7 +22,7 @@ def test_a_moment_becomes_milliseconds_and_the_same_moment_again(moment: datetim
     assert again.tzinfo is UTC
 
 
-@given(st.integers(-2_000_000_000_000_000, 8_000_000_000_000_000))
+@given(st.integers(-2_000_000_000_000_000, 4_000_000_000_000_000))
 def test_milliseconds_become_a_moment_and_the_same_milliseconds_again(us: int) -> None:
     assert milliseconds_of(datetime_of(us / 1_000)) == us / 1_000
 

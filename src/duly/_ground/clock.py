@@ -1,6 +1,7 @@
 """The one door to time. Everything above takes a `Clock`; ruff bans the rest."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -55,8 +56,9 @@ class SystemClock:
 
 
 def datetime_of(ms: float) -> datetime:
-    """The aware UTC datetime of milliseconds since the epoch, to the microsecond."""
-    return _EPOCH + timedelta(microseconds=round(ms * 1_000))
+    """The aware UTC datetime of milliseconds since the epoch, to the microsecond (until 2109: so far a float goes)."""
+    whole = math.floor(ms)
+    return _EPOCH + timedelta(milliseconds=whole, microseconds=round((ms - whole) * 1_000))
 
 
 def milliseconds_of(moment: datetime) -> float:

@@ -200,8 +200,12 @@ class BufferedTransaction:
         started: float | None = None,
     ) -> bool:
         check_move("action" if before == "inProgress" else "mutation", before, after)
-        job = await self._if_still(id, before, attempts)
-        return job is not None and self._put(self._jobs, id, settle(job, after, now, error, started))
+        if self.fault is not None or not self._writable:
+            self._refuse()
+        job = self._jobs.get(id) or self._known.get(id) or await self._current(id)
+        if job is None or job.state != before or job.attempts != attempts:
+            return False
+        return self._put(self._jobs, id, settle(job, after, now, error, started))
 
     async def _if_still(self, id: str, state: JobState, attempts: int) -> Job | None:
         """A job to be changed, if its state and attempt are as given. The statement that writes it asks once more."""

@@ -222,9 +222,10 @@ class SQLiteStore:
             # Somebody cancelled it: a function its own task, which the lane's is, or the event loop all there are. Who
             # asks for a transaction now has something to write all the same.
             self._lane = asyncio.get_running_loop().create_task(self._run_lane(), name="duly writer lane")
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[T] = asyncio.Future(loop=self._lane.get_loop())
         queue.append(_Request(body, future))
-        self._wake_lane()
+        if self._idle is not None:
+            self._wake_lane()
         return future
 
     def _wake_lane(self) -> None:
