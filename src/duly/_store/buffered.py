@@ -98,10 +98,12 @@ class BufferedTransaction:
         if self.fault is not None or not self._writable:
             self._refuse()
         documents = self._documents
-        if id in documents:
+        before = documents.get(id, _MISSING)
+        if before is _MISSING:
+            self._fresh.add(id)
+        elif before is not None:
             raise self._failed(f"there is a document {id} already")
-        self._journal += (documents, id, _MISSING)
-        self._fresh.add(id)
+        self._journal += (documents, id, before)
         documents[id] = body
 
     async def replace_document(self, id: str, body: str) -> None:

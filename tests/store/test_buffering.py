@@ -1,0 +1,179 @@
+"""Writes that are kept back, handed over, undone and done again come to the same as writes that happen at once.
+
+Whatever a body does, in whatever order it reads, writes and rolls back: what it sees, and what is committed, is what a
+plain dict that is copied at each savepoint would hold.
+"""
+
+import asyncio
+import copy
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from duly._ground.clock import SystemClock
+from duly._ground.ids import ID_HIGHEST
+from duly._model.job import Job, settle
+from duly._model.schema import Index
+from duly._store.port import Position, Store, Transaction
+from tests.store.engines import ENGINES, Engine
+from tests.store.rows import NOTES, NOW, new_id, new_job
+
+FIRST, LAST = Position(b"", NOTES), Position(b"", NOTES + ID_HIGHEST)
+LOWEST, HIGHEST = Position(b"", ""), Position(b"\xff\xff", "")
+
+# Few, so that the steps meet on the same rows.
+NAMES = range(4)
+
+STEPS = st.one_of(
+    st.tuples(st.just("put"), st.sampled_from(NAMES), st.integers(0, 99)),
+    st.tuples(st.sampled_from(["delete", "get", "toggle entry", "schedule", "settle", "look"]), st.sampled_from(NAMES)),
+    st.tuples(st.sampled_from(["savepoint", "release", "rollback", "scan", "due", "write", "table"]), st.just(0)),
+)
+BODIES = st.lists(st.tuples(st.lists(STEPS, max_size=25), st.booleans()), min_size=1, max_size=4)
+
+
+class GivenUpError(Exception):
+    """What a body raises that is to leave nothing."""
+
+
+@dataclass
+class Model:
+    """What the database holds."""
+
+    documents: dict[str, str] = field(default_factory=dict)
+    entries: set[tuple[bytes, str]] = field(default_factory=set)
+    jobs: dict[str, Job] = field(default_factory=dict)
+
+
+class Body:
+    """Takes the steps in a transaction and in the model, and compares what they show."""
+
+    def __init__(self, model: Model, rows: Sequence[str], jobs: list[Job], index: int) -> None:
+        self.model = model
+        self._rows, self._jobs, self._index = rows, jobs, index
+        self._saved: list[tuple[int, Model]] = []
+
+    async def run(self, tx: Transaction, steps: list[tuple[Any, ...]]) -> None:
+        for what, number, *rest in steps:
+            await self._write(tx, what, number, *rest)
+            await self._nest(tx, what)
+            await self._read(tx, what, number)
+        while self._saved:
+            await tx.release(self._saved.pop()[0])
+
+    async def _write(self, tx: Transaction, what: str, number: int, *rest: int) -> None:
+        id, key, model = self._rows[number], b"k%d" % (number % 2), self.model
+        match what:
+            case "put":
+                body = f'{{"n":{rest[0]}}}'
+                await (tx.replace_document if id in model.documents else tx.insert_document)(id, body)
+                model.documents[id] = body
+            case "delete" if id in model.documents and (key, id) not in model.entries:
+                await tx.delete_document(id)
+                del model.documents[id]
+            case "toggle entry" if id in model.documents:
+                there = (key, id) in model.entries
+                await (tx.delete_entry if there else tx.insert_entry)(self._index, Position(key, id))
+                model.entries ^= {(key, id)}
+            case "schedule" if self._jobs[number].id not in model.jobs:
+                await tx.insert_job(self._jobs[number])
+                model.jobs[self._jobs[number].id] = self._jobs[number]
+            case "settle":
+                await self._settle(tx, self._jobs[number].id)
+            case "write":
+                await tx.prune_jobs(0, 10)  # of which there are none, but it is a statement of the engine's own
+            case "table":
+                await tx.remember_table(NOTES, "notes")
+            case _:
+                pass
+
+    async def _nest(self, tx: Transaction, what: str) -> None:
+        match what:
+            case "savepoint":
+                self._saved.append((tx.savepoint(), copy.deepcopy(self.model)))
+            case "release" if self._saved:
+                await tx.release(self._saved.pop()[0])
+            case "rollback" if self._saved:
+                savepoint, self.model = self._saved.pop()
+                await tx.rollback(savepoint)
+            case _:
+                pass
+
+    async def _read(self, tx: Transaction, what: str, number: int) -> None:
+        id, model = self._rows[number], self.model
+        match what:
+            case "get":
+                assert await tx.get_document(id) == model.documents.get(id)
+            case "look":
+                job = model.jobs.get(self._jobs[number].id)
+                assert await tx.get_job(self._jobs[number].id) == job
+                assert await tx.get_job_state(self._jobs[number].id) == (job.state if job else None)
+            case "scan":
+                await compare(tx, model, self._index)
+            case "due":
+                pending = [job for job in model.jobs.values() if job.state == "pending"]
+                assert [job.id for job in await tx.due_jobs("mutation", NOW, 99)] == sorted(job.id for job in pending)
+            case _:
+                pass
+
+    async def _settle(self, tx: Transaction, id: str) -> None:
+        job = self.model.jobs.get(id)
+        settled = await tx.settle_job(id, "pending", 0, "success", NOW, started=NOW)
+        assert settled == (job is not None and job.state == "pending")
+        if settled and job is not None:
+            self.model.jobs[id] = settle(job, "success", NOW, None, NOW)
+
+
+async def compare(tx: Transaction, model: Model, index: int) -> None:
+    documents = await tx.scan(None, FIRST, LAST, descending=False, limit=99)
+    assert [(entry.position.id, entry.body) for entry in documents] == sorted(model.documents.items())
+    entries = await tx.scan(index, LOWEST, HIGHEST, descending=False, limit=99)
+    assert [tuple(entry.position) for entry in entries] == sorted(model.entries)
+    assert await tx.count(index, LOWEST, HIGHEST) == len(model.entries)
+    jobs = await tx.scan_jobs("", ID_HIGHEST, False, 99)
+    assert jobs == [model.jobs[id] for id in sorted(model.jobs)]
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)
+@given(bodies=BODIES)
+def test_what_is_kept_back_comes_to_the_same_as_what_happens_at_once(
+    engine: Engine, bodies: list[tuple[list[tuple[Any, ...]], bool]]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = engine.make(Path(folder), SystemClock())
+        asyncio.run(run_all(store, bodies))
+
+
+async def run_all(store: Store, bodies: list[tuple[list[tuple[Any, ...]], bool]]) -> None:
+    await store.open([])
+    try:
+        index = (await store.transact(lambda tx: tx.create_index(NOTES, Index("by_n", ("n",))))).id
+        rows, jobs = [new_id() for _ in NAMES], [new_job(args='{"n":"%s"}' % ("x" * 700 * n)) for n in NAMES]
+        committed = Model()
+
+        async def one(steps: list[tuple[Any, ...]], fails: bool) -> None:
+            async def body(tx: Transaction) -> None:
+                nonlocal committed
+                running = Body(copy.deepcopy(committed), rows, jobs, index)
+                await running.run(tx, steps)
+                if fails:
+                    raise GivenUpError
+                committed = running.model
+
+            await store.transact(body)
+
+        # At once, so that they share a commit.
+        outcomes = await asyncio.gather(*(one(steps, fails) for steps, fails in bodies), return_exceptions=True)
+        for outcome, (_, fails) in zip(outcomes, bodies, strict=True):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, GivenUpError):
+                raise outcome
+            assert isinstance(outcome, GivenUpError) == fails
+        await store.read(lambda tx: compare(tx, committed, index))
+    finally:
+        await store.close()
