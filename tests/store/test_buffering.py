@@ -21,6 +21,7 @@ from duly._ground.ids import ID_HIGHEST
 from duly._model.job import Job, settle
 from duly._model.schema import Index
 from duly._store.port import Position, Store, Transaction
+from duly.errors import StoreError
 from tests.store.engines import ENGINES, Engine
 from tests.store.rows import NOTES, NOW, new_id, new_job
 
@@ -209,3 +210,33 @@ async def test_what_a_rollback_gives_back_is_there_to_be_changed(store: Store) -
     await store.transact(change)
     assert await store.read(lambda tx: tx.get_document(id)) == '{"n":2}'
     assert await store.read(lambda tx: tx.count(index, LOWEST, HIGHEST)) == 0
+
+
+async def test_what_could_not_be_handed_over_is_nobody_elses_to_heal(store: Store) -> None:
+    """A range read fails on what another transaction of the group wrote: the group is lost, and each tried alone."""
+    taken, other = new_id(), new_id()
+    await store.transact(lambda tx: tx.insert_document(taken, "{}"))
+    healed: list[bool] = []
+
+    async def innocent(tx: Transaction) -> int:
+        savepoint = tx.savepoint()
+        try:
+            found = len(await tx.scan(None, FIRST, LAST, descending=False, limit=9))
+        except StoreError:
+            await tx.rollback(savepoint)
+            healed.append(True)
+            raise
+        await tx.release(savepoint)
+        await tx.insert_document(other, "{}")
+        return found
+
+    outcomes = await asyncio.gather(
+        store.transact(lambda tx: tx.insert_document(taken, '{"n":2}')),
+        store.transact(innocent),
+        return_exceptions=True,
+    )
+    assert isinstance(outcomes[0], StoreError)
+    assert outcomes[1] == 1
+    assert not healed
+    assert await store.read(lambda tx: tx.get_document(taken)) == "{}"
+    assert await store.read(lambda tx: tx.get_document(other)) == "{}"

@@ -264,6 +264,8 @@ class BufferedTransaction:
         Args:
             for_write: Whether the engine is about to write by itself: then it has to know of every open savepoint.
         """
+        if self.lost is not None:
+            raise self.lost
         if not self._journal and not for_write:
             return
         if self.fault is not None:
