@@ -240,3 +240,34 @@ async def test_what_could_not_be_handed_over_is_nobody_elses_to_heal(store: Stor
     assert not healed
     assert await store.read(lambda tx: tx.get_document(taken)) == "{}"
     assert await store.read(lambda tx: tx.get_document(other)) == "{}"
+
+
+async def test_what_is_changed_before_and_after_a_savepoint_is_handed_over_in_order(store: Store) -> None:
+    old, new, job = new_id(), new_id(), new_job()
+    index = (await store.transact(lambda tx: tx.create_index(NOTES, Index("by_n", ("n",))))).id
+
+    async def make(tx: Transaction) -> None:
+        await tx.insert_document(old, '{"n":1}')
+        await tx.insert_entry(index, Position(b"old", old))
+
+    async def change(tx: Transaction) -> None:
+        await tx.delete_entry(index, Position(b"old", old))
+        await tx.delete_document(old)
+        await tx.insert_document(new, '{"n":1}')
+        await tx.insert_entry(index, Position(b"new", new))
+        await tx.insert_job(job)
+        savepoint = tx.savepoint()
+        await make(tx)
+        await tx.delete_entry(index, Position(b"new", new))
+        await tx.replace_document(new, '{"n":2}')
+        assert await tx.settle_job(job.id, "pending", 0, "success", NOW, started=NOW)
+        assert await tx.count(index, LOWEST, HIGHEST) == 1
+        await tx.release(savepoint)
+
+    await store.transact(make)
+    await store.transact(change)
+    documents = await store.read(lambda tx: tx.scan(None, FIRST, LAST, descending=False, limit=9))
+    assert [(entry.position.id, entry.body) for entry in documents] == [(old, '{"n":1}'), (new, '{"n":2}')]
+    entries = await store.read(lambda tx: tx.scan(index, LOWEST, HIGHEST, descending=False, limit=9))
+    assert [entry.position for entry in entries] == [Position(b"old", old)]
+    assert await store.read(lambda tx: tx.get_job_state(job.id)) == "success"
