@@ -169,6 +169,11 @@ class App:
         self._registry.load()
         store = parts.make_store(self.database, parts.clock)
         await store.open(list(self._registry.tables.values()))
+        self._use(store)
+
+    def _use(self, store: Store) -> None:
+        """Has calls run on a store that is open."""
+        parts = self._parts
         self._store = store
         self._runner = Runner(
             Environment(
@@ -184,15 +189,33 @@ class App:
             )
         )
 
-    async def _start(self) -> None:
+    def _twin(self, database: str, parts: Parts) -> "App":
+        """An app of the same functions and options on another database."""
+        twin = App(
+            self.name,
+            database=database,
+            retention=self._retention,
+            concurrent_actions=self._concurrent_actions,
+            action_timeout=self._action_timeout,
+            mutation_timeout=self._mutation_timeout,
+            lease=self._lease,
+            drain=self._drain,
+        )
+        twin._parts = parts
+        return twin
+
+    def _make_executor(self) -> Executor:
         runner = self._running()
-        self._executor = Executor(
+        return Executor(
             runner.environment,
             runner,
             concurrent_actions=self._concurrent_actions,
             lease=self._lease,
             retention=self._retention,
         )
+
+    async def _start(self) -> None:
+        self._executor = self._make_executor()
         await self._executor.start()
 
     async def _stop(self, drain: timedelta) -> None:

@@ -1,6 +1,7 @@
 """Ids sort by table and creation, carry their time, and know when they are mistyped."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -183,3 +184,20 @@ def test_an_id_of_no_table_in_particular_is_checked_for_its_form(annotation: Any
     assert adapter.validate_python(id, context=TAGS) == id
     with pytest.raises(ValidationError, match="is no id"):
         adapter.validate_python("not-an-id", context=TAGS)
+
+
+def test_a_forked_child_makes_ids_of_its_own() -> None:
+    """Chance that the parent has drawn beforehand is not used by both."""
+    maker = IdMaker(SystemEntropy())
+    maker.make(table_tag("orders"), 1.0)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, maker.make(table_tag("orders"), 2.0).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs, ours = os.read(reading, 64).decode(), maker.make(table_tag("orders"), 2.0)
+    os.close(reading)
+    os.close(writing)
+    assert theirs[:16] == ours[:16]
+    assert theirs != ours

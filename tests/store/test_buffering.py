@@ -22,6 +22,7 @@ from duly._model.job import Job, settle
 from duly._model.schema import Index
 from duly._store.port import Position, Store, Transaction
 from duly.errors import StoreError
+from tests.store.conftest import Stores
 from tests.store.engines import ENGINES, Engine
 from tests.store.rows import NOTES, NOW, new_id, new_job
 
@@ -271,3 +272,33 @@ async def test_what_is_changed_before_and_after_a_savepoint_is_handed_over_in_or
     entries = await store.read(lambda tx: tx.scan(index, LOWEST, HIGHEST, descending=False, limit=9))
     assert [entry.position for entry in entries] == [Position(b"old", old)]
     assert await store.read(lambda tx: tx.get_job_state(job.id)) == "success"
+
+
+async def test_a_table_whose_name_was_rolled_back_is_named_again(durable_engine: Engine, stores: Stores) -> None:
+    store = await stores.open(durable_engine)
+
+    async def name_in_vain(tx: Transaction) -> None:
+        await tx.remember_table(NOTES, "notes")
+        await tx.insert_document(new_id(), "{}")
+        await tx.scan(None, FIRST, LAST, descending=False, limit=9)
+        raise GivenUpError
+
+    async def in_company(tx: Transaction) -> None:
+        await tx.insert_document(new_id("others"), "{}")
+
+    await asyncio.gather(store.transact(name_in_vain), store.transact(in_company), return_exceptions=True)
+    await store.transact(lambda tx: tx.remember_table(NOTES, "notes"))
+    other = await stores.open(durable_engine)
+    assert await other.read(lambda tx: tx.table_name(NOTES)) == "notes"
+
+
+async def test_a_job_that_was_pruned_is_not_known_any_more(store: Store) -> None:
+    job = new_job(state="canceled", due=None, completed_time=NOW)
+    await store.transact(lambda tx: tx.insert_job(job))
+
+    async def look_and_prune(tx: Transaction) -> None:
+        assert await tx.get_job_state(job.id) == "canceled"
+        assert await tx.prune_jobs(NOW + 1, 10) == 1
+        assert await tx.get_job_state(job.id) is None
+
+    await store.transact(look_and_prune)

@@ -55,6 +55,7 @@ class BufferedTransaction:
         self._levels: list[_Level] = []
         # Jobs as the engine has them. Nobody else changes them while this transaction is open.
         self._known: dict[str, Job] = {}
+        self._handed_over = False
         # See the port.
         self.fault: StoreError | None = None
         # Why nothing of this transaction can be committed: handing over failed, whosever writes they were.
@@ -78,6 +79,10 @@ class BufferedTransaction:
     async def _undo_savepoint(self, level: int) -> None:
         """Undoes what was handed over since the savepoint, and forgets it and all within."""
         raise NotImplementedError
+
+    @property
+    def wrote(self) -> bool:
+        return self._handed_over or bool(self._journal)
 
     # Faults.
 
@@ -301,6 +306,7 @@ class BufferedTransaction:
         return {number: self._take_back(self._levels[number - 1].mark) for number in range(len(self._levels), 0, -1)}
 
     async def _hand_over(self) -> None:
+        self._handed_over = True
         await self._write_out()
         # What the engine has now is where the next part begins.
         for key, body in self._documents.items():

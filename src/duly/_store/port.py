@@ -143,6 +143,11 @@ class Transaction(Protocol):
     async def rollback(self, savepoint: Savepoint) -> None: ...
 
     @property
+    def wrote(self) -> bool:
+        """Whether the transaction has written anything so far."""
+        ...
+
+    @property
     def fault(self) -> Exception | None:
         """The store fault that happened in this transaction, if any, even if the body caught it.
 

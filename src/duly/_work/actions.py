@@ -13,7 +13,7 @@ from duly._model.event import Event, EventKind
 from duly._model.failure import describe_failure
 from duly._model.job import Job, JobState
 from duly._store.port import Transaction
-from duly._work.due import due_for, next_due_for
+from duly._work.due import due_for, next_due_for, parked_for
 from duly._work.lease import LeaseKeeper
 from duly._work.outcome import Looked
 from duly.errors import AppNotOpenError, ConflictError, NotSchedulableError, StoreError
@@ -53,17 +53,31 @@ class Actions:
         # Whether the last claim failed, and may have been committed all the same.
         self._unsure = False
         self._freed: asyncio.Future[None] | None = None
+        self._abandoned = False
 
     @property
     def running(self) -> int:
         return len(self._running)
 
+    @property
+    def tasks(self) -> frozenset[asyncio.Task[None]]:
+        """Those in progress; each ends once its outcome is recorded."""
+        return frozenset(self._running)
+
+    @property
+    def running_ids(self) -> frozenset[str]:
+        return frozenset(self._running_ids)
+
+    @property
+    def full(self) -> bool:
+        return len(self._running) >= self._concurrent_max
+
     async def look(self) -> Looked:
         """Starts what is due, as far as there is room; waits for room if there is none."""
-        free = self._concurrent_max - len(self._running)
-        if free == 0:
+        if self.full:
             await self._wait_for_room()
             return Looked(True, None, [])
+        free = self._concurrent_max - len(self._running)
         # Before any action is ours: whoever finds it in progress must find the lease good.
         self._lease.hold()
         try:
@@ -117,14 +131,15 @@ class Actions:
                     arguments = await self._accept(tx, job, function, now, events)
                     if arguments is not None:
                         started.append((job, function, arguments))
-        due = await due_for(tx, environment.registry, "action", now, free)
+        parked = await parked_for(tx, environment.registry, "action")
+        due = await due_for(tx, environment.registry, "action", now, free, parked)
         for job, function in due:
             arguments = await self._accept(tx, job, function, now, events)
             if arguments is not None and await tx.start_job(job.id, job.attempts, now, self._worker):
                 started.append((job._replace(attempts=job.attempts + 1), function, arguments))
                 events.append(Event("started", job.name, now, job.id, "action", due_ms=job.due))
         more = len(due) == free
-        next_due = None if more else await next_due_for(tx, environment.registry, "action")
+        next_due = None if more else await next_due_for(tx, environment.registry, "action", parked)
         return started, Looked(more, next_due, events)
 
     async def _accept(
@@ -160,7 +175,8 @@ class Actions:
         except BaseException as raised:  # noqa: BLE001 (also SystemExit and the like: it is the function's failure)
             state, error = "failed", describe_failure(raised)
         self._recording.add(asyncio.current_task())
-        await self._record(job, state, began, error)
+        if not self._abandoned:
+            await self._record(job, state, began, error)
 
     async def _record(self, job: Job, state: JobState, began: float, error: str | None) -> None:
         """Writes the outcome, and does not give up while the process lives (rule A2).
@@ -195,6 +211,12 @@ class Actions:
             _log.info("%s was settled by others while it ran; its outcome (%s) is dropped", job.id, state)
 
     # Stopping.
+
+    def abandon(self) -> None:
+        """Ends what runs, and records nothing."""
+        self._abandoned = True
+        for task in self._running:
+            task.cancel()
 
     async def drain(self, seconds: float) -> None:
         """Waits for running actions, then cancels those that are left; each is recorded all the same (rule A4)."""

@@ -1,15 +1,20 @@
 """Looking up what is due for this worker, in start order (rule S7)."""
 
+from collections.abc import Sequence
+
 from duly._call.registry import Function, Registry
 from duly._model.job import Job, JobKind
 from duly._store.port import Transaction
 from duly._work.outcome import UNKNOWN_FUNCTION
 
-__all__ = ["due_for", "next_due_for"]
+__all__ = ["due_for", "next_due_for", "parked_for"]
+
+Parked = tuple[str, float]
+"""A function that has parked jobs, and when the first of them is due."""
 
 
 async def due_for(
-    tx: Transaction, registry: Registry, kind: JobKind, now: float, limit: int
+    tx: Transaction, registry: Registry, kind: JobKind, now: float, limit: int, parked: Sequence[Parked]
 ) -> list[tuple[Job, Function]]:
     """Due jobs of a kind whose functions this worker has.
 
@@ -18,7 +23,7 @@ async def due_for(
     other kind queues with those from now on; one that has become a query is returned, to be failed by whoever runs it.
     """
     found: list[tuple[Job, Function]] = []
-    for job in await _candidates(tx, registry, kind, now, limit):
+    for job in await _candidates(tx, parked, kind, now, limit):
         function = registry.functions.get(job.name)
         if function is None:
             await tx.park_job(job.id, job.attempts, UNKNOWN_FUNCTION.format(path=job.name))
@@ -30,27 +35,27 @@ async def due_for(
     return found
 
 
-async def _candidates(tx: Transaction, registry: Registry, kind: JobKind, now: float, limit: int) -> list[Job]:
+async def _candidates(tx: Transaction, parked: Sequence[Parked], kind: JobKind, now: float, limit: int) -> list[Job]:
     jobs = await tx.due_jobs(kind, now, limit)
-    parked = [name for name, due in await _parked(tx, registry, kind) if due <= now]
-    if not parked:
+    names = [name for name, due in parked if due <= now]
+    if not names:
         return jobs
-    for name in parked:
+    for name in names:
         jobs += await tx.parked_jobs(name, now, limit)
     jobs.sort(key=lambda job: (job.due, job.id))
     return jobs[:limit]
 
 
-async def next_due_for(tx: Transaction, registry: Registry, kind: JobKind) -> float | None:
-    """When the next job that this worker could run comes due."""
-    times = [due for _, due in await _parked(tx, registry, kind)]
+async def next_due_for(tx: Transaction, registry: Registry, kind: JobKind, parked: Sequence[Parked]) -> float | None:
+    """When the next job that this worker could run comes due; `parked` is what `parked_for` said before it ran some."""
+    times = [due for _, due in await parked_for(tx, registry, kind)] if parked else []
     next_due = await tx.next_due(kind)
     if next_due is not None:
         times.append(next_due)
     return min(times, default=None)
 
 
-async def _parked(tx: Transaction, registry: Registry, kind: JobKind) -> list[tuple[str, float]]:
+async def parked_for(tx: Transaction, registry: Registry, kind: JobKind) -> list[Parked]:
     """The functions with parked jobs that this worker does have, as this kind or as a query, which is to be failed."""
     return [
         (name, due)

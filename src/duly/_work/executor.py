@@ -50,38 +50,49 @@ class Executor:
         # Random for each start, so that nothing a former process left can be taken for ours.
         self.worker = environment.entropy.token(12).hex()
         self._keeper: LeaseKeeper | None = None
-        self._actions: Actions | None = None
-        self._loops: list[Loop] = []
+        self.actions: Actions | None = None
+        self.loops: list[Loop] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Registers the worker, settles what dead workers left, and begins to look for work."""
+        await self.prepare()
+        self._tasks = [asyncio.get_running_loop().create_task(loop.run()) for loop in self.loops]
+
+    async def prepare(self) -> None:
+        """Registers the worker and settles what dead workers left. Who does not `start` it takes the loops' turns."""
         environment = self._environment
         lease: Lease = await environment.store.register_worker(self.worker, self._lease_s)
         self._keeper = LeaseKeeper(lease, self._lease_s / 3)
         mutations = Mutations(environment, self._runner)
-        self._actions = Actions(environment, self._runner, self.worker, self._keeper, self._concurrent_actions)
+        self.actions = Actions(environment, self._runner, self.worker, self._keeper, self._concurrent_actions)
         upkeep = Upkeep(environment, self.worker, self._retention, self._lease_s)
-        self._loops = [
+        self.loops = [
             Loop(environment, "upkeep", upkeep.look),
             Loop(environment, "mutation", mutations.look),
-            Loop(environment, "action", self._actions.look),
+            Loop(environment, "action", self.actions.look),
         ]
         # Before anything due can hold it up: what dead workers left is settled within a second of a restart (rule A3).
         with contextlib.suppress(ConflictError, StoreError):  # the loop goes on trying
             environment.emit(*(await upkeep.look()).events)
-        self._tasks = [asyncio.get_running_loop().create_task(loop.run()) for loop in self._loops]
+
+    def abandon(self) -> None:
+        """As if the process had been killed: running actions end here, and nothing is recorded of them."""
+        if self.actions is not None:
+            self.actions.abandon()
+        if self._keeper is not None:
+            self._keeper.close()
 
     async def stop(self, drain_s: float) -> None:
         """Takes nothing new, waits for running actions, records every outcome, and gives the lease back last."""
         try:
-            for loop in self._loops:
+            for loop in self.loops:
                 loop.stop()
-            if self._actions is not None:
-                self._actions.make_room()
+            if self.actions is not None:
+                self.actions.make_room()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            if self._actions is not None:
-                await self._actions.drain(drain_s)
+            if self.actions is not None:
+                await self.actions.drain(drain_s)
             await self._environment.store.unregister_worker(self.worker)
         except (StoreError, AppNotOpenError) as error:
             _log.warning("the worker could not sign off; others will notice that it is gone: %s", error)

@@ -2,19 +2,30 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+import math
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from duly._call.scope import Environment
 from duly._ground.tasks import is_being_cancelled
-from duly._model.backoff import CONFLICT, OUTAGE
+from duly._model.backoff import CONFLICT, OUTAGE, Backoff
 from duly._store.port import Topic
 from duly._work.outcome import Looked
 from duly.errors import ConflictError, StoreError
 
-__all__ = ["Loop"]
+__all__ = ["Loop", "Rest"]
 
 _log = logging.getLogger("duly")
+
+
+class Rest(NamedTuple):
+    """When to look again: once the store's version is another than `seen`, or the time `until` (ms) has come.
+
+    After a failure `seen` is None: nothing that is committed makes it come sooner.
+    """
+
+    seen: int | None
+    until: float | None
 
 
 class Loop:
@@ -28,8 +39,9 @@ class Loop:
 
     def __init__(self, environment: Environment, topic: Topic, look: Callable[[], Awaitable[Looked]]) -> None:
         self._environment = environment
-        self._topic: Topic = topic
+        self.topic: Topic = topic
         self._look = look
+        self._failures = 0
         self._stopping = False
         self._asleep: asyncio.Task[None] | None = None
 
@@ -40,46 +52,58 @@ class Loop:
             self._asleep.cancel()
 
     async def run(self) -> None:
-        store = self._environment.store
-        failures = 0
         while not self._stopping:
-            # Read before looking: what is committed while we look is seen by the sleep that follows.
-            seen = store.version(self._topic)
-            try:
-                looked = await self._look()
-            except ConflictError:
-                failures += 1
-                await self._pause(CONFLICT.delay_ms(failures, self._environment.entropy.uniform()))
-                continue
-            except StoreError as error:
-                failures += 1
-                if failures == 1:
-                    _log.warning("looking for due %ss failed, and goes on until it works: %s", self._topic, error)
-                await self._pause(OUTAGE.delay_ms(failures, self._environment.entropy.uniform()))
-                continue
-            except (Exception, asyncio.CancelledError):
-                if is_being_cancelled():
-                    raise
-                # A bug, ours or a library's. A worker that seems alive and takes nothing would be worse than noise.
-                failures += 1
-                _log.exception("looking for due %ss failed, and goes on", self._topic)
-                await self._pause(OUTAGE.delay_ms(failures, self._environment.entropy.uniform()))
-                continue
-            if failures:
-                _log.info("looking for due %ss works again", self._topic)
-            failures = 0
-            self._environment.emit(*looked.events)
-            if not looked.more and not self._stopping:
-                await self._sleep(store.wait(self._topic, seen, looked.next_due))
+            rest = await self.turn()
+            if not self.is_ready(rest):
+                await self._sleep(rest)
 
-    async def _pause(self, delay_ms: float) -> None:
-        await self._sleep(self._environment.clock.sleep(delay_ms / 1_000))
+    async def turn(self) -> Rest:
+        """Looks once, and tells what came of it. Says when to look again."""
+        environment = self._environment
+        # Read before looking: what is committed while we look is seen by the sleep that follows.
+        seen = environment.store.version(self.topic)
+        try:
+            looked = await self._look()
+        except ConflictError:
+            return self._after_failure(CONFLICT)
+        except StoreError as error:
+            if not self._failures:
+                _log.warning("looking for due %ss failed, and goes on until it works: %s", self.topic, error)
+            return self._after_failure(OUTAGE)
+        except (Exception, asyncio.CancelledError):
+            if is_being_cancelled():
+                raise
+            # A bug, ours or a library's. A worker that seems alive and takes nothing would be worse than noise.
+            _log.exception("looking for due %ss failed, and goes on", self.topic)
+            return self._after_failure(OUTAGE)
+        if self._failures:
+            _log.info("looking for due %ss works again", self.topic)
+        self._failures = 0
+        environment.emit(*looked.events)
+        return Rest(seen, -math.inf if looked.more else looked.next_due)
 
-    async def _sleep(self, sleep: Coroutine[Any, Any, None]) -> None:
+    def is_ready(self, rest: Rest) -> bool:
+        """Whether it is time to look again."""
+        if rest.until is not None and rest.until <= self._environment.clock.now_ms():
+            return True
+        return rest.seen is not None and self._environment.store.version(self.topic) != rest.seen
+
+    async def _until_ready(self, rest: Rest) -> None:
+        if rest.seen is None:
+            assert rest.until is not None, "a failure is followed by a pause"
+            await self._environment.clock.sleep((rest.until - self._environment.clock.now_ms()) / 1_000)
+        else:
+            await self._environment.store.wait(self.topic, rest.seen, rest.until)
+
+    def _after_failure(self, backoff: Backoff) -> Rest:
+        self._failures += 1
+        pause = backoff.delay_ms(self._failures, self._environment.entropy.uniform())
+        return Rest(None, self._environment.clock.now_ms() + pause)
+
+    async def _sleep(self, rest: Rest) -> None:
         if self._stopping:
-            sleep.close()
             return
-        self._asleep = asyncio.get_running_loop().create_task(sleep)
+        self._asleep = asyncio.get_running_loop().create_task(self._until_ready(rest))
         try:
             await asyncio.wait({self._asleep})
             if not self._asleep.cancelled():

@@ -12,7 +12,7 @@ from duly._model.event import Event
 from duly._model.failure import describe_failure
 from duly._model.job import Job
 from duly._store.port import Transaction
-from duly._work.due import due_for, next_due_for
+from duly._work.due import due_for, next_due_for, parked_for
 from duly._work.outcome import Looked
 from duly.errors import ConflictError, NotSchedulableError, StoreError
 
@@ -57,8 +57,9 @@ class Mutations:
         limit = min(self._group_max, _DUE_MAX)
         started = clock.monotonic()
         events: list[Event] = []
+        parked = await parked_for(tx, environment.registry, "mutation")
         while True:
-            due = await due_for(tx, environment.registry, "mutation", now, limit)
+            due = await due_for(tx, environment.registry, "mutation", now, limit, parked)
             for number, (job, function) in enumerate(due):
                 if number and await tx.get_job_state(job.id) != "pending":
                     continue  # cancelled by one before it: it is not to run at all (rule C1)
@@ -67,7 +68,7 @@ class Mutations:
                 if len(begun) >= self._group_max or clock.monotonic() - started > _GROUP_S:
                     return Looked(True, None, events)
             if len(due) < limit:
-                return Looked(False, await next_due_for(tx, environment.registry, "mutation"), events)
+                return Looked(False, await next_due_for(tx, environment.registry, "mutation", parked), events)
 
     async def _run(self, tx: Transaction, job: Job, function: Function) -> list[Event]:
         """Run, decide, record; in the transaction that is open, and all or nothing but for the record."""

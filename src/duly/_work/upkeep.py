@@ -11,6 +11,8 @@ from duly._work.outcome import Looked
 __all__ = ["Upkeep"]
 
 _PRUNE_MAX = 500
+# Of the retention: how long what is past it may have to wait for others, so that they are deleted together.
+_PRUNE_SPACING = 0.01
 
 
 class Upkeep:
@@ -54,5 +56,6 @@ class Upkeep:
         now = self._environment.clock.now_ms()
         pruned = await tx.prune_jobs(now - self._retention_ms, _PRUNE_MAX)
         oldest = await tx.oldest_completed()
-        # What finishes from now on is kept for the whole time: there is nothing to do before.
-        return pruned, (oldest if oldest is not None else now) + self._retention_ms + 1
+        # What finishes from now on is kept for the whole time: there is nothing to do before. Then not one by one.
+        next_due = (oldest if oldest is not None else now) + self._retention_ms + 1
+        return pruned, max(next_due, now + self._retention_ms * _PRUNE_SPACING)

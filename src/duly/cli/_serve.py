@@ -23,7 +23,7 @@ def say(line: str) -> None:
 def say_stopping(app: App, word: str, escape: str) -> None:
     """Says what a stop waits for, if it does."""
     executor = app._executor
-    running = executor._actions.running if executor is not None and executor._actions is not None else 0
+    running = executor.actions.running if executor is not None and executor.actions is not None else 0
     if running:
         drain = duration(app._drain.total_seconds() * 1_000)
         what = "a running action" if running == 1 else f"{running} running actions"

@@ -63,7 +63,9 @@ class SQLiteTransaction(BufferedTransaction):
         self._refuse()
         await self.flush(for_write=True)
         self._known.clear()
-        return self._execute(name, bindings)
+        rows = self._execute(name, bindings)
+        self._handed_over = self._handed_over or bool(rows)
+        return rows
 
     def _note(self, topic: Topic, due: float | None) -> None:
         earliest = self.made_work.get(topic, due)

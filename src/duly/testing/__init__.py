@@ -1,0 +1,14 @@
+"""Testing an app on a virtual clock: a year of schedules in a second, on the real engine, in memory.
+
+    async with duly.testing.run(app) as t:
+        order_id = await t.mutation(create_order, items=["tea"])
+        await t.run_due()
+        await t.advance(timedelta(days=7))
+        assert (await t.query(get_order, order_id=order_id))["status"] == "archived"
+
+See `docs/testing.md`.
+"""
+
+from duly.testing.run import FunctionFailedError, NotIdleError, Run, StillRunningError, run
+
+__all__ = ["FunctionFailedError", "NotIdleError", "Run", "StillRunningError", "run"]

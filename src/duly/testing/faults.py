@@ -1,0 +1,77 @@
+"""A store whose commits fail on demand, and that is gone for a worker that was killed."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from duly._model.schema import Table
+from duly._store.port import Lease, Store, Topic, Transaction
+from duly.errors import StoreUnavailableError
+
+__all__ = ["Faults", "MortalStore"]
+
+T = TypeVar("T")
+
+
+class Faults:
+    """What is to go wrong; shared by all that use one store."""
+
+    def __init__(self) -> None:
+        self.commits_to_fail = 0
+
+
+class MortalStore:
+    """One worker's view of a store.
+
+    Args:
+        store: The store, opened and closed by whoever made it.
+        faults: What is to go wrong.
+    """
+
+    def __init__(self, store: Store, faults: Faults) -> None:
+        self._store = store
+        self._faults = faults
+        self.dead = False
+
+    async def open(self, tables: Sequence[Table[Any]]) -> None:
+        await self._store.open(tables)
+
+    async def close(self) -> None:
+        await self._store.close()
+
+    async def read(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+        self._check_alive()
+        return await self._store.read(body)
+
+    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+        self._check_alive()
+
+        async def mortal(tx: Transaction) -> T:
+            result = await body(tx)
+            # Whoever was killed meanwhile commits nothing.
+            self._check_alive()
+            if tx.wrote and self._faults.commits_to_fail:
+                self._faults.commits_to_fail -= 1
+                raise StoreUnavailableError("the commit failed, as `fail_commits` asked for")
+            return result
+
+        return await self._store.transact(mortal)
+
+    def _check_alive(self) -> None:
+        if self.dead:
+            raise StoreUnavailableError("this worker was killed, as `crash` asked for")
+
+    def version(self, topic: Topic) -> int:
+        return self._store.version(topic)
+
+    async def wait(self, topic: Topic, since: int, until: float | None) -> None:
+        await self._store.wait(topic, since, until)
+
+    async def register_worker(self, worker: str, lease_s: float) -> Lease:
+        return await self._store.register_worker(worker, lease_s)
+
+    async def unregister_worker(self, worker: str) -> None:
+        await self._store.unregister_worker(worker)
+
+    @property
+    def shared(self) -> bool:
+        return self._store.shared
