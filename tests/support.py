@@ -122,6 +122,9 @@ class FaultyStore:
     def version(self, topic: Topic) -> int:
         return self._store.version(topic)
 
+    def due_since(self, topic: Topic, since: int) -> float | None:
+        return self._store.due_since(topic, since)
+
     async def wait(self, topic: Topic, since: int, until: float | None) -> None:
         await self._store.wait(topic, since, until)
 

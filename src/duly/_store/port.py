@@ -180,6 +180,11 @@ class Store(Protocol):
         """Grows whenever a commit may have made work of this kind. Read it *before* looking for work."""
         ...
 
+    def due_since(self, topic: Topic, since: int) -> float | None:
+        """When (ms) the first of the work that was committed since a version comes due, as far as it is known; None
+        if nothing was committed. What is for later need not be looked for now."""
+        ...
+
     async def wait(self, topic: Topic, since: int, until: float | None) -> None:
         """Sleeps until `version(topic)` is greater than `since`, or until the time `until` (ms) has come."""
         ...

@@ -5,6 +5,8 @@ sleeping is never missed. (An event that is cleared after looking loses exactly 
 """
 
 import asyncio
+import math
+from collections import deque
 from functools import partial
 
 from duly._ground.clock import Clock
@@ -12,11 +14,16 @@ from duly._store.port import Topic
 
 __all__ = ["Signal"]
 
+_REMEMBERED_MAX = 64
+
 
 class Signal:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._versions: dict[Topic, int] = {"mutation": 0, "action": 0, "upkeep": 0}
+        self._recent: dict[Topic, deque[tuple[int, float]]] = {
+            topic: deque(maxlen=_REMEMBERED_MAX) for topic in self._versions
+        }
         self._sleepers: dict[Topic, dict[asyncio.Future[None], float | None]] = {
             "mutation": {},
             "action": {},
@@ -26,9 +33,19 @@ class Signal:
     def version(self, topic: Topic) -> int:
         return self._versions[topic]
 
+    def due_since(self, topic: Topic, since: int) -> float | None:
+        """When the first of what was notified after the version `since` matters; None if nothing was."""
+        if self._versions[topic] == since:
+            return None
+        recent = self._recent[topic]
+        if recent[0][0] > since + 1:
+            return -math.inf  # more came than is remembered
+        return min(due for version, due in recent if version > since)
+
     def notify(self, topic: Topic, due: float | None = None) -> None:
         """Something changed; `due` is when it matters (now if None). Who would wake before that anyway sleeps on."""
         self._versions[topic] += 1
+        self._recent[topic].append((self._versions[topic], -math.inf if due is None else due))
         for future, until in self._sleepers[topic].items():
             if not future.done() and (due is None or until is None or due < until):
                 future.set_result(None)

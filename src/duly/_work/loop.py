@@ -19,7 +19,7 @@ _log = logging.getLogger("duly")
 
 
 class Rest(NamedTuple):
-    """When to look again: once the store's version is another than `seen`, or the time `until` (ms) has come.
+    """When to look again: once something is due that came after the store's version `seen`, or at the time `until`.
 
     After a failure `seen` is None: nothing that is committed makes it come sooner.
     """
@@ -84,16 +84,27 @@ class Loop:
 
     def is_ready(self, rest: Rest) -> bool:
         """Whether it is time to look again."""
-        if rest.until is not None and rest.until <= self._environment.clock.now_ms():
-            return True
-        return rest.seen is not None and self._environment.store.version(self.topic) != rest.seen
+        at = self.ready_at(rest)
+        return at is not None and at <= self._environment.clock.now_ms()
+
+    def ready_at(self, rest: Rest) -> float | None:
+        """When (ms) it is time to look again, as far as that is known by now; None for not before something is due."""
+        if rest.seen is None:
+            return rest.until
+        due = self._environment.store.due_since(self.topic, rest.seen)
+        if due is None or rest.until is None:
+            return rest.until if due is None else due
+        return min(due, rest.until)
 
     async def _until_ready(self, rest: Rest) -> None:
+        environment = self._environment
         if rest.seen is None:
             assert rest.until is not None, "a failure is followed by a pause"
-            await self._environment.clock.sleep((rest.until - self._environment.clock.now_ms()) / 1_000)
-        else:
-            await self._environment.store.wait(self.topic, rest.seen, rest.until)
+            await environment.clock.sleep((rest.until - environment.clock.now_ms()) / 1_000)
+            return
+        while not self.is_ready(rest):
+            # What has come so far is for later; what comes sooner ends the wait.
+            await environment.store.wait(self.topic, environment.store.version(self.topic), self.ready_at(rest))
 
     def _after_failure(self, backoff: Backoff) -> Rest:
         self._failures += 1

@@ -12,7 +12,7 @@ __all__ = ["Upkeep"]
 
 _PRUNE_MAX = 500
 # Of the retention: how long what is past it may have to wait for others, so that they are deleted together.
-_PRUNE_SPACING = 0.01
+_PRUNE_SPACING = 0.05
 
 
 class Upkeep:

@@ -17,9 +17,9 @@ from duly._ground.ids import ID_HIGHEST, Id, check_id
 from duly._model.event import Event
 from duly._model.function import FunctionReference
 from duly._model.job import Job, JobState, ScheduledFunction, job_document
-from duly._store.port import Store, Topic
+from duly._store.port import Store
 from duly._work.executor import Executor
-from duly._work.loop import Rest
+from duly._work.loop import Loop, Rest
 from duly.errors import InvalidIdError, InvalidTimeError
 from duly.testing.clock import VirtualClock
 from duly.testing.entropy import SeededEntropy
@@ -401,10 +401,8 @@ class Run:
             return False
         clock, spawn = SystemClock(), asyncio.get_running_loop().create_task
         patience = spawn(clock.sleep(self._patience.total_seconds()))
-        topics = {loop.topic: self._rests[number] for number, loop in enumerate(executor.loops)}
-        commits = [
-            spawn(_changed(self._alive(), topic, rest.seen)) for topic, rest in topics.items() if rest.seen is not None
-        ]
+        loops = zip(executor.loops, self._rests, strict=True)
+        commits = [spawn(self._until_ready(loop, rest)) for loop, rest in loops if rest.seen is not None]
         try:
             await asyncio.wait({*running, *commits, patience}, return_when=asyncio.FIRST_COMPLETED)
             await self._settle()
@@ -417,6 +415,12 @@ class Run:
                 task.cancel()
             await asyncio.gather(patience, *commits, return_exceptions=True)
 
+    async def _until_ready(self, loop: Loop, rest: Rest) -> None:
+        """Until something is committed that is due now: time stands still meanwhile."""
+        store = self._alive()
+        while not loop.is_ready(rest):
+            await store.wait(loop.topic, store.version(loop.topic), None)
+
     def _next_moment(self, *, housekeeping: bool) -> float | None:
         """When something happens next. Without housekeeping: something that a function has to do with."""
         executor = self._executor
@@ -424,8 +428,9 @@ class Run:
         now = self._clock.now_ms()
         moments: list[float] = []
         for loop, rest in zip(executor.loops, self._rests, strict=True):
-            if rest.until is not None and (housekeeping or loop.topic != "upkeep"):
-                moments.append(max(rest.until, now))
+            at = loop.ready_at(rest)
+            if at is not None and (housekeeping or loop.topic != "upkeep"):
+                moments.append(max(at, now))
         alarm = self._clock.next_alarm_ms()
         if alarm is not None:
             moments.append(alarm)
@@ -490,10 +495,6 @@ async def run(
         await t._report_failures()
     finally:
         await t._close()
-
-
-async def _changed(store: Store, topic: Topic, seen: int) -> None:
-    await store.wait(topic, seen, None)
 
 
 def _document(job: Job) -> ScheduledFunction:

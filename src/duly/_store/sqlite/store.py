@@ -404,6 +404,9 @@ class SQLiteStore:
     def version(self, topic: Topic) -> int:
         return self._signal.version(topic)
 
+    def due_since(self, topic: Topic, since: int) -> float | None:
+        return self._signal.due_since(topic, since)
+
     async def wait(self, topic: Topic, since: int, until: float | None) -> None:
         await self._signal.wait(topic, since, until)
 
