@@ -9,6 +9,7 @@
 See `docs/testing.md`.
 """
 
+from duly.testing.fixture import RunApp
 from duly.testing.run import FunctionFailedError, NotIdleError, Run, StillRunningError, run
 
-__all__ = ["FunctionFailedError", "NotIdleError", "Run", "StillRunningError", "run"]
+__all__ = ["FunctionFailedError", "NotIdleError", "Run", "RunApp", "StillRunningError", "run"]

@@ -1,0 +1,1 @@
+"""`duly.testing`: what it promises to those who test with it."""
