@@ -1,7 +1,7 @@
 """The app: where all parts are put together, and the only place that knows them all."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -17,8 +17,9 @@ from duly._ground.ids import IdMaker
 from duly._model.event import Observer
 from duly._model.function import FunctionReference
 from duly._store.open import make_store
-from duly._store.port import Store
+from duly._store.port import Lease, Store
 from duly._work.executor import Executor
+from duly._work.lease import Keeper, LeaseKeeper
 from duly.errors import AppNotOpenError, DulyError
 
 __all__ = ["App", "Parts"]
@@ -38,6 +39,7 @@ class Parts:
         observer: Told what happened, after each commit.
         strict: Whether a mutation that waits for the world is an error rather than a warning (rule T3).
         store: Makes the store from the database URL.
+        keep: Makes what renews a worker's lease.
     """
 
     def __init__(
@@ -48,12 +50,14 @@ class Parts:
         *,
         strict: bool = False,
         store: Any = make_store,
+        keep: Callable[[Lease, float], Keeper] = LeaseKeeper,
     ) -> None:
         self.clock = clock or SystemClock()
         self.entropy = entropy or SystemEntropy()
         self.observer = observer
         self.strict = strict
         self.make_store = store
+        self.keep = keep
 
 
 class App:
@@ -212,6 +216,7 @@ class App:
             concurrent_actions=self._concurrent_actions,
             lease=self._lease,
             retention=self._retention,
+            keep=self._parts.keep,
         )
 
     async def _start(self) -> None:

@@ -14,7 +14,7 @@ from duly._model.failure import describe_failure
 from duly._model.job import Job, JobState
 from duly._store.port import Transaction
 from duly._work.due import due_for, next_due_for, parked_for
-from duly._work.lease import LeaseKeeper
+from duly._work.lease import Keeper
 from duly._work.outcome import Looked
 from duly.errors import AppNotOpenError, ConflictError, NotSchedulableError, StoreError
 
@@ -39,7 +39,7 @@ class Actions:
     """
 
     def __init__(
-        self, environment: Environment, runner: Runner, worker: str, lease: LeaseKeeper, concurrent_max: int
+        self, environment: Environment, runner: Runner, worker: str, lease: Keeper, concurrent_max: int
     ) -> None:
         self._environment = environment
         self._runner = runner

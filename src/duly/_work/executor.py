@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 
 from duly._call.runner import Runner
 from duly._call.scope import Environment
 from duly._store.port import Lease
 from duly._work.actions import Actions
-from duly._work.lease import LeaseKeeper
+from duly._work.lease import Keeper, LeaseKeeper
 from duly._work.loop import Loop
 from duly._work.mutations import Mutations
 from duly._work.upkeep import Upkeep
@@ -31,6 +32,7 @@ class Executor:
         concurrent_actions: How many actions may be in progress at once.
         lease: How long others wait before they settle what this worker had in progress.
         retention: How long finished functions are kept.
+        keep: Makes what renews the lease, every so many seconds.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Executor:
         concurrent_actions: int,
         lease: timedelta,
         retention: timedelta,
+        keep: Callable[[Lease, float], Keeper] = LeaseKeeper,
     ) -> None:
         self._environment = environment
         self._runner = runner
@@ -49,7 +52,8 @@ class Executor:
         self._retention = retention
         # Random for each start, so that nothing a former process left can be taken for ours.
         self.worker = environment.entropy.token(12).hex()
-        self._keeper: LeaseKeeper | None = None
+        self._keep = keep
+        self._keeper: Keeper | None = None
         self.actions: Actions | None = None
         self.loops: list[Loop] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -63,7 +67,7 @@ class Executor:
         """Registers the worker and settles what dead workers left. Who does not `start` it takes the loops' turns."""
         environment = self._environment
         lease: Lease = await environment.store.register_worker(self.worker, self._lease_s)
-        self._keeper = LeaseKeeper(lease, self._lease_s / 3)
+        self._keeper = self._keep(lease, self._lease_s / 3)
         mutations = Mutations(environment, self._runner)
         self.actions = Actions(environment, self._runner, self.worker, self._keeper, self._concurrent_actions)
         upkeep = Upkeep(environment, self.worker, self._retention, self._lease_s)

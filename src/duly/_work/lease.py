@@ -6,12 +6,21 @@ no action is in progress nobody needs the lease, and the thread sleeps without w
 
 import logging
 import threading
+from typing import Protocol
 
 from duly._store.port import Lease
 
-__all__ = ["LeaseKeeper"]
+__all__ = ["Keeper", "LeaseKeeper"]
 
 _log = logging.getLogger("duly")
+
+
+class Keeper(Protocol):
+    """Holds the lease while actions are in progress."""
+
+    def hold(self) -> None: ...
+    def rest(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class LeaseKeeper:

@@ -55,11 +55,20 @@ class FileLease:
 
 
 class MemoryLease:
-    """In memory there is one process: whoever could look has died with the worker."""
+    """The same for workers that share a database in memory: their leases are kept there, with their expiry."""
 
-    def renew(self) -> None: ...
+    def __init__(self, leases: dict[str, float], worker: str, clock: Clock, lease_s: float) -> None:
+        self._leases = leases
+        self._worker = worker
+        self._clock = clock
+        self._lease_s = lease_s
+        self.renew()
 
-    def release(self) -> None: ...
+    def renew(self) -> None:
+        self._leases[self._worker] = self._clock.monotonic() + self._lease_s
+
+    def release(self) -> None:
+        self._leases.pop(self._worker, None)
 
 
 def _create(path: Path) -> int:

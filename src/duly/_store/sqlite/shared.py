@@ -23,6 +23,8 @@ class Shared:
         self._clock = clock
         self.indexes: dict[str, list[StoredIndex]] | None = None
         self.tables: dict[str, str] = {}
+        # In memory: when the lease of each worker expires.
+        self.leases: dict[str, float] = {}
 
     @property
     def folder(self) -> Path:
@@ -34,11 +36,13 @@ class Shared:
         return self.folder / f"{worker}.lease"
 
     def lease_left(self, worker: str) -> float:
-        """Seconds. Nobody else lives in memory."""
-        return seconds_left(self.lease_path(worker), self._clock) if self.path else 0
+        """Seconds; 0 or less if nobody holds it any more."""
+        if self.path is None:
+            return self.leases[worker] - self._clock.monotonic() if worker in self.leases else 0
+        return seconds_left(self.lease_path(worker), self._clock)
 
     def is_held(self, worker: str) -> bool:
-        return is_held(self.lease_path(worker)) if self.path else False
+        return worker in self.leases if self.path is None else is_held(self.lease_path(worker))
 
     def forget_worker(self, worker: str) -> None:
         if self.path:

@@ -442,11 +442,11 @@ class SQLiteStore:
 
     @property
     def shared(self) -> bool:
-        return bool(self._peers)
+        return bool(self._peers) or len(self._shared.leases) > 1
 
     async def register_worker(self, worker: str, lease_s: float) -> Lease:
         if self._path is None:
-            return MemoryLease()
+            return MemoryLease(self._shared.leases, worker, self._clock, lease_s)
         lease = self._take_lease(worker, lease_s)
         try:
             await self._sign_on(worker)
