@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
-from functools import partial
 from typing import Any, TypeVar, cast
 
 from duly._call.context import ActionCtx, MutationCtx, QueryCtx, SyncActionCtx
@@ -55,7 +54,7 @@ class Runner:
         function, arguments = self._prepare("mutation", target, args, kwargs)
         observed = self.environment.observer is not None
         started = self.environment.clock.now_ms() if observed else 0
-        body = partial(self.mutate, chain, function, arguments)
+        body = _DirectCall(self, chain, function, args, kwargs, arguments)
         try:
             result, events = await self.environment.store.transact(body)
         except ConflictError:
@@ -260,3 +259,34 @@ class Runner:
                 if conflicts == _CONFLICTS_MAX:
                     raise
         raise AssertionError("the last try returns or raises")
+
+
+class _DirectCall:
+    """A mutation that is called directly, as a body that the store may run again: each run gets arguments of its own,
+    so that none sees what the one before did to them."""
+
+    __slots__ = ("_args", "_arguments", "_chain", "_function", "_kwargs", "_runner")
+
+    def __init__(
+        self,
+        runner: Runner,
+        chain: CallChain,
+        function: Function,
+        args: tuple[Any, ...],
+        kwargs: Arguments,
+        arguments: Arguments,
+    ) -> None:
+        self._runner = runner
+        self._chain = chain
+        self._function = function
+        self._args = args
+        self._kwargs = kwargs
+        # Bound before, for the first run.
+        self._arguments: Arguments | None = arguments
+
+    def __call__(self, tx: Transaction) -> Coroutine[Any, Any, tuple[Any, list[Event]]]:
+        arguments, self._arguments = self._arguments, None
+        if arguments is None:
+            tags = self._runner.environment.registry.tags
+            arguments = self._function.signature.bind(self._args, self._kwargs, tags)
+        return self._runner.mutate(self._chain, self._function, arguments, tx)

@@ -229,8 +229,9 @@ class BufferedTransaction:
 
     async def release(self, savepoint: Savepoint) -> None:
         assert savepoint == len(self._levels), "savepoints end in the reverse order"
-        if self._levels.pop().real:
+        if self._levels[-1].real:
             await self._release_savepoint(savepoint)
+        self._levels.pop()
 
     async def rollback(self, savepoint: Savepoint) -> None:
         """Undoes everything since, whatever savepoints are still open within. Heals a fault that came since."""

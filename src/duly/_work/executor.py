@@ -81,7 +81,9 @@ class Executor:
             environment.emit(*(await upkeep.look()).events)
 
     def abandon(self) -> None:
-        """As if the process had been killed: running actions end here, and nothing is recorded of them."""
+        """As if the process had been killed: what runs ends here, and nothing is recorded of it."""
+        for task in self._tasks:
+            task.cancel()
         if self.actions is not None:
             self.actions.abandon()
         if self._keeper is not None:

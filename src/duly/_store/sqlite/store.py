@@ -361,13 +361,18 @@ class SQLiteStore:
     async def _undo_body(
         self, tx: SQLiteTransaction, request: _Request, savepoint: Savepoint, error: BaseException
     ) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            request.fail(error)
+            raise error  # a second Ctrl-C: nobody may swallow it
         if tx.lost is not None or not self._writer.in_transaction:
             self._requests.appendleft(request)  # answered, or tried again alone, with the group
             raise _GroupLostError(tx.lost or tx.fault or error) from error
-        await tx.rollback(savepoint)
+        try:
+            await tx.rollback(savepoint)
+        except BaseException as lost:  # noqa: BLE001 (nobody may be forgotten)
+            self._requests.appendleft(request)
+            raise _GroupLostError(lost) from error
         request.fail(error)
-        if isinstance(error, KeyboardInterrupt):
-            raise error  # a second Ctrl-C: nobody may swallow it
         if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
             raise error  # the event loop is being shut down
 

@@ -14,7 +14,7 @@ import apsw
 from duly._model.job import Job, JobKind, JobState
 from duly._model.schema import Index
 from duly._store.buffered import BufferedTransaction
-from duly._store.port import Entry, Position, Rescued, StoredIndex, Topic
+from duly._store.port import Entry, Position, Rescued, Savepoint, StoredIndex, Topic
 from duly._store.sqlite.faults import translate
 from duly._store.statements import statements_of
 from duly.errors import StoreError
@@ -73,7 +73,15 @@ class SQLiteTransaction(BufferedTransaction):
 
     # Handing over.
 
+    async def rollback(self, savepoint: Savepoint) -> None:
+        if self.lost is None and self._writable and not self._connection.in_transaction:
+            # SQLite has rolled the whole transaction back. What would be written now would be committed at once.
+            self.lost = self.fault or StoreError(f"the database {self._shared.where} gave up the transaction")
+        await super().rollback(savepoint)
+
     async def _write_out(self) -> None:
+        if not self._connection.in_transaction:
+            raise self._failed(f"the database {self._shared.where} gave up the transaction")
         try:
             if self._documents:
                 self._write_documents()
@@ -151,8 +159,12 @@ class SQLiteTransaction(BufferedTransaction):
         before = self._connection.total_changes()
         self._cursor.executemany(_SQL[name], rows)
         changed = self._connection.total_changes() - before
-        if changed != len(rows):
-            raise AssertionError(f"{name} changed {changed} rows, not {len(rows)}: not all were as they had been read")
+        # (A trigger of the user's may have changed more.)
+        if changed < len(rows):
+            raise self._failed(
+                f"the database {self._shared.where} is not as duly left it: {name} changed {changed} of {len(rows)} "
+                "rows; was it changed by hand? Index entries must be in step with the documents"
+            )
 
     # Documents.
 

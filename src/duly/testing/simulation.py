@@ -1,0 +1,343 @@
+"""Several workers on one store in virtual time, with faults; everything that happens follows from one seed.
+
+The machinery behind `tests/simulation`: a `World` holds the clock, the store and the workers; whoever drives it decides
+on the functions that run in it and on what must hold afterwards. Nothing in it waits for real time, uses a thread or
+touches a disk, so that the same seed gives the same history.
+
+What may go wrong: a worker is killed before, in the middle of or right after a commit; a commit that happened is
+reported as failed, or told too late; the store is unavailable for a while; a worker stalls beyond its lease and comes
+back; clocks differ; workers are stopped and come back at any moment.
+"""
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from duly._app import App, Parts
+from duly._ground.clock import SystemClock, Timer, datetime_of
+from duly._model.event import Event
+from duly._model.schema import Table
+from duly._store.open import make_store
+from duly._store.port import Lease, Store, Topic, Transaction
+from duly._work.executor import Executor
+from duly.errors import StoreUnavailableError
+from duly.testing.clock import VirtualClock
+from duly.testing.entropy import SeededEntropy
+
+__all__ = ["QUIET", "Chaos", "Worker", "World"]
+
+T = TypeVar("T")
+
+_START_MS = 1_800_000_000_000.0
+
+
+@dataclass(frozen=True)
+class Chaos:
+    """How likely is what, each time there is occasion; and how far clocks differ.
+
+    Args:
+        kill: A worker is killed at a transaction of its own.
+        fail: A transaction fails.
+        doubt: A transaction that was committed is reported as failed.
+        late: A transaction is told of late, by some virtual seconds.
+        skew_ms: The most by which a worker's clock is off.
+    """
+
+    kill: float = 0.004
+    fail: float = 0.02
+    doubt: float = 0.01
+    late: float = 0.02
+    skew_ms: float = 0.0
+
+
+QUIET = Chaos(0, 0, 0, 0)
+
+
+class _SkewedClock:
+    """A worker's own idea of what time it is. Durations are everybody's."""
+
+    nap_s = float("inf")
+
+    def __init__(self, clock: VirtualClock, skew_ms: float) -> None:
+        self._clock = clock
+        self.skew_ms = skew_ms
+        self.monotonic = clock.monotonic
+        self.sleep = clock.sleep
+
+    def now_ms(self) -> float:
+        return self._clock.now_ms() + self.skew_ms
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        return self._clock.call_later(seconds, callback)
+
+
+class _Keeper:
+    """Renews a lease on the virtual clock, while its worker is not stalled."""
+
+    def __init__(self, lease: Lease, every_s: float, worker: "Worker") -> None:
+        self._lease = lease
+        self._every_s = every_s
+        self._worker = worker
+        self._timer: Timer | None = None
+
+    def hold(self) -> None:
+        if not self._worker.stalled:
+            self._lease.renew()
+        if self._timer is None:
+            self._timer = self._worker.world.clock.call_later(self._every_s, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self.hold()
+
+    def rest(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def close(self) -> None:
+        self.rest()
+        self._lease.release()
+
+
+class Worker:
+    """One process: an app with an executor, on the world's store.
+
+    `app` makes calls from this process; they fail once it is dead.
+    """
+
+    def __init__(self, world: "World", name: str, skew_ms: float) -> None:
+        self.world = world
+        self.name = name
+        self.alive = True
+        self.stalled = False
+        self._awake = asyncio.Event()
+        self._awake.set()
+        clock = _SkewedClock(world.clock, skew_ms)
+        self.skew_ms = skew_ms
+        parts = Parts(
+            clock,
+            SeededEntropy(world.random.getrandbits(64)),
+            self._observe,
+            strict=False,
+            store=lambda _url, _clock: _SimulatedStore(world, self),
+            keep=lambda lease, every_s: _Keeper(lease, every_s, self),
+        )
+        self.app = world.template._twin("sqlite:///:memory:", parts)
+        self.executor: Executor | None = None
+
+    def _observe(self, event: Event) -> None:
+        if self.alive:
+            self.world.note(f"{self.name} {event.kind} {event.path} {event.job_id or ''}")
+
+    async def start(self) -> None:
+        await self.app._open()
+        self.executor = self.app._make_executor()
+        await self.executor.start()
+
+    async def stop(self, drain_s: float) -> None:
+        """Gracefully (rule A4)."""
+        self.world.note(f"{self.name} stops")
+        if self.executor is not None:
+            await self.executor.stop(drain_s)
+        self.alive = False
+
+    def kill(self) -> None:
+        if self.alive:
+            self.world.note(f"{self.name} is killed")
+            self.alive = False
+            self._awake.set()
+            if self.executor is not None:
+                self.executor.abandon()
+
+    def stall(self, seconds: float) -> None:
+        """Stands still: takes no step, and renews nothing, until then."""
+        if self.alive and not self.stalled:
+            self.world.note(f"{self.name} stalls for {seconds:.1f} s")
+            self.stalled = True
+            self._awake.clear()
+            self.world.clock.call_later(seconds, self._wake)
+
+    def _wake(self) -> None:
+        self.world.note(f"{self.name} is back")
+        self.stalled = False
+        self._awake.set()
+
+    async def step(self) -> None:
+        """Before and after whatever it does outside of its own memory."""
+        await self._awake.wait()
+        if not self.alive:
+            raise StoreUnavailableError(f"{self.name} is dead")
+
+
+class _SimulatedStore:
+    """A worker's way to the store, with what goes wrong on it."""
+
+    def __init__(self, world: "World", worker: Worker) -> None:
+        self._world = world
+        self._worker = worker
+
+    async def open(self, tables: Sequence[Table[Any]]) -> None:
+        """The world has opened the store."""
+
+    async def close(self) -> None:
+        """The world closes the store."""
+
+    async def read(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+        await self._world.dawdle()
+        await self._worker.step()
+        self._world.check_available()
+        result = await self._world.store.read(body)
+        await self._worker.step()
+        return result
+
+    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+        world, worker = self._world, self._worker
+        await world.dawdle()
+        await worker.step()
+        world.check_available()
+        kill_at = world.choose_kill()
+        if kill_at == "before":
+            worker.kill()
+            await worker.step()
+
+        async def mortal(tx: Transaction) -> T:
+            result = await body(tx)
+            if kill_at == "during":
+                worker.kill()
+            if not worker.alive:
+                raise StoreUnavailableError(f"{worker.name} was killed before the commit")
+            if world.happens(world.chaos.fail):
+                world.note(f"{worker.name} commit fails")
+                raise StoreUnavailableError("simulated: the commit failed")
+            return result
+
+        result = await world.store.transact(mortal)
+        if kill_at == "after":
+            worker.kill()
+        await worker.step()
+        if world.happens(world.chaos.late):
+            await world.clock.sleep(world.random.uniform(0, 20))
+            await worker.step()
+        if world.happens(world.chaos.doubt):
+            world.note(f"{worker.name} commit in doubt")
+            raise StoreUnavailableError("simulated: the commit happened, and was reported as failed")
+        return result
+
+    def version(self, topic: Topic) -> int:
+        return self._world.store.version(topic)
+
+    def due_since(self, topic: Topic, since: int) -> float | None:
+        return self._world.store.due_since(topic, since)
+
+    async def wait(self, topic: Topic, since: int, until: float | None) -> None:
+        # The store knows the true time, and `until` is by the worker's clock.
+        await self._world.store.wait(topic, since, None if until is None else until - self._worker.skew_ms)
+
+    async def register_worker(self, worker: str, lease_s: float) -> Lease:
+        return await self._world.store.register_worker(worker, lease_s)
+
+    async def unregister_worker(self, worker: str) -> None:
+        await self._world.store.unregister_worker(worker)
+
+    @property
+    def shared(self) -> bool:
+        return True
+
+
+class World:
+    """The clock, the store and the workers of one simulation.
+
+    Args:
+        template: The app whose functions run.
+        seed: Decides everything.
+        chaos: How likely is what.
+    """
+
+    def __init__(self, template: App, seed: int, chaos: Chaos) -> None:
+        self.template = template
+        self.random = random.Random(seed)
+        self.chaos = chaos
+        self.clock = VirtualClock(_START_MS)
+        self.store: Store = make_store("sqlite:///:memory:", self.clock)
+        self.workers: list[Worker] = []
+        self.history: list[str] = []
+        self._unavailable_until = 0.0
+        self._named = 0
+
+    async def open(self) -> None:
+        self.template._registry.load()
+        await self.store.open(list(self.template._registry.tables.values()))
+
+    async def close(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+        await self.turns(50)
+        await self.store.close()
+
+    def add_worker(self) -> Worker:
+        """A worker that is not started yet."""
+        self._named += 1
+        skew = self.random.uniform(-self.chaos.skew_ms, self.chaos.skew_ms)
+        worker = Worker(self, f"w{self._named}", skew)
+        self.workers.append(worker)
+        return worker
+
+    @property
+    def living(self) -> list[Worker]:
+        return [worker for worker in self.workers if worker.alive]
+
+    # Chance.
+
+    def happens(self, probability: float) -> bool:
+        return probability > 0 and self.random.random() < probability
+
+    def choose_kill(self) -> str | None:
+        return self.random.choice(["before", "during", "after"]) if self.happens(self.chaos.kill) else None
+
+    async def dawdle(self) -> None:
+        """Some turns of the event loop, or some time: whoever asked first need not come first."""
+        if self.happens(0.2):
+            await self.clock.sleep(self.random.uniform(0, 0.05))
+        else:
+            await self.turns(self.random.randrange(4))
+
+    # Faults of the whole.
+
+    def lose_store(self, seconds: float) -> None:
+        self.note(f"the store is away for {seconds:.1f} s")
+        self._unavailable_until = self.clock.monotonic() + seconds
+
+    def check_available(self) -> None:
+        if self.clock.monotonic() < self._unavailable_until:
+            raise StoreUnavailableError("simulated: the store is unavailable")
+
+    # Time.
+
+    async def turns(self, number: int) -> None:
+        for _ in range(number):
+            await SystemClock().sleep(0)
+
+    async def run(self, delta: timedelta) -> None:
+        """Lets time pass, from alarm to alarm."""
+        end = self.clock.now_ms() + delta.total_seconds() * 1_000
+        while True:
+            await self.turns(self.random.randrange(10, 40))
+            at = self.clock.next_alarm_ms()
+            if at is None or at > end:
+                break
+            self.clock.move_to(at)
+        self.clock.move_to(end)
+
+    # History.
+
+    def note(self, line: str) -> None:
+        self.history.append(f"{datetime_of(self.clock.now_ms()):%m-%d %H:%M:%S.%f} {line}")
+
+    def fingerprint(self) -> str:
+        """The same for the same history."""
+        return hashlib.sha256("\n".join(self.history).encode()).hexdigest()
