@@ -41,8 +41,16 @@ bench: $(VENV)/ready ## Measure what the design promises, as ratios
 	@$(PYTHON) -m benchmarks.core
 
 .PHONY: soak
-soak: $(VENV)/ready ## Kill workers for as long as you like and check every guarantee
+soak: $(VENV)/ready ## Kill workers for as long as you like; with SEEDS=20000, simulate so many seeds
+ifdef SEEDS
+	@$(PYTHON) -m tests.simulation.soak $(SEEDS)
+else
 	@$(PYTHON) tests/kill/soak.py $(SOAK)
+endif
+
+.PHONY: mutants
+mutants: $(VENV)/ready ## Plant bugs in a copy and see the simulation find each
+	@$(PYTHON) -m tests.simulation.mutants
 
 .PHONY: docs
 docs: $(VENV)/ready ## Run every example of the pages

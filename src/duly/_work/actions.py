@@ -52,6 +52,8 @@ class Actions:
         self._recording: set[asyncio.Task[None] | None] = set()
         # Whether the last claim failed, and may have been committed all the same.
         self._unsure = False
+        # Whether a claim is under way: what it makes ours, nobody may find without a lease.
+        self._claiming = False
         self._freed: asyncio.Future[None] | None = None
         self._abandoned = False
 
@@ -79,12 +81,15 @@ class Actions:
             return Looked(True, None, [])
         free = self._concurrent_max - len(self._running)
         # Before any action is ours: whoever finds it in progress must find the lease good.
+        self._claiming = True
         self._lease.hold()
         try:
             started, looked = await self._environment.store.transact(lambda tx: self._claim(tx, free))
         except BaseException:
             self._unsure = True
             raise
+        finally:
+            self._claiming = False
         self._unsure = False
         for job, function, arguments in started:
             self._running_ids.add(job.id)
@@ -111,7 +116,7 @@ class Actions:
             _log.error("an action could not be recorded", exc_info=task.exception())
 
     def _release_lease_if_idle(self) -> None:
-        if not self._running and not self._unsure:
+        if not self._running and not self._unsure and not self._claiming:
             self._lease.rest()
 
     async def _wait_for_room(self) -> None:

@@ -115,6 +115,10 @@ class Worker:
         self.name = name
         self.alive = True
         self.stalled = False
+        # Whether anything ever became of it.
+        self.troubled = False
+        # Once it is back, it has to renew its lease first.
+        self._sick_until = 0.0
         self._awake = asyncio.Event()
         self._awake.set()
         clock = _SkewedClock(world.clock, skew_ms)
@@ -133,6 +137,12 @@ class Worker:
     def _observe(self, event: Event) -> None:
         if self.alive:
             self.world.note(f"{self.name} {event.kind} {event.path} {event.job_id or ''}")
+            self.world.observe(self, event)
+
+    @property
+    def well(self) -> bool:
+        """Whether it lives, and its lease should be good."""
+        return self.alive and not self.stalled and self.world.clock.monotonic() > self._sick_until
 
     async def start(self) -> None:
         await self.app._open()
@@ -142,6 +152,7 @@ class Worker:
     async def stop(self, drain_s: float) -> None:
         """Gracefully (rule A4)."""
         self.world.note(f"{self.name} stops")
+        self.troubled = True
         if self.executor is not None:
             await self.executor.stop(drain_s)
         self.alive = False
@@ -149,6 +160,7 @@ class Worker:
     def kill(self) -> None:
         if self.alive:
             self.world.note(f"{self.name} is killed")
+            self.troubled = True
             self.alive = False
             self._awake.set()
             if self.executor is not None:
@@ -158,13 +170,14 @@ class Worker:
         """Stands still: takes no step, and renews nothing, until then."""
         if self.alive and not self.stalled:
             self.world.note(f"{self.name} stalls for {seconds:.1f} s")
-            self.stalled = True
+            self.stalled = self.troubled = True
             self._awake.clear()
             self.world.clock.call_later(seconds, self._wake)
 
     def _wake(self) -> None:
         self.world.note(f"{self.name} is back")
         self.stalled = False
+        self._sick_until = self.world.clock.monotonic() + self.app._lease.total_seconds()
         self._awake.set()
 
     async def step(self) -> None:
@@ -211,7 +224,7 @@ class _SimulatedStore:
                 worker.kill()
             if not worker.alive:
                 raise StoreUnavailableError(f"{worker.name} was killed before the commit")
-            if world.happens(world.chaos.fail):
+            if world.commit_fails():
                 world.note(f"{worker.name} commit fails")
                 raise StoreUnavailableError("simulated: the commit failed")
             return result
@@ -266,7 +279,11 @@ class World:
         self.store: Store = make_store("sqlite:///:memory:", self.clock)
         self.workers: list[Worker] = []
         self.history: list[str] = []
+        # What must not be, seen as it happened.
+        self.wrongs: list[str] = []
+        self._owners: dict[str, Worker] = {}
         self._unavailable_until = 0.0
+        self._failing = False
         self._named = 0
 
     async def open(self) -> None:
@@ -298,6 +315,11 @@ class World:
 
     def choose_kill(self) -> str | None:
         return self.random.choice(["before", "during", "after"]) if self.happens(self.chaos.kill) else None
+
+    def commit_fails(self) -> bool:
+        """Faults come in company: after one the next is likely."""
+        self._failing = self.happens(0.5 if self._failing and self.chaos.fail else self.chaos.fail)
+        return self._failing
 
     async def dawdle(self) -> None:
         """Some turns of the event loop, or some time: whoever asked first need not come first."""
@@ -337,6 +359,16 @@ class World:
 
     def note(self, line: str) -> None:
         self.history.append(f"{datetime_of(self.clock.now_ms()):%m-%d %H:%M:%S.%f} {line}")
+
+    def observe(self, worker: Worker, event: Event) -> None:
+        """Rule A3: only of a worker that is not well anybody else settles what it has in progress."""
+        if event.job_id is None:
+            return
+        if event.kind == "started":
+            self._owners[event.job_id] = worker
+        owner = self._owners.get(event.job_id)
+        if event.kind == "interrupted" and owner is not None and owner is not worker and owner.well:
+            self.wrongs.append(f"{worker.name} gave up {event.job_id}, which {owner.name} has in progress")
 
     def fingerprint(self) -> str:
         """The same for the same history."""
