@@ -1140,3 +1140,17 @@ def test_a_field_whose_text_does_not_order_by_its_value_can_not_be_indexed(unord
     shape = make_typed_dict("shape", {"field": unordered})
     with pytest.raises(SchemaError, match="would not order by its value; store a number"):
         duly.Table("shapes", shape, indexes={"by_field": ["field"]})
+
+
+class Moment(TypedDict):
+    at: datetime | None
+
+
+def test_a_moment_that_is_indexed_needs_a_time_zone() -> None:
+    """Without one it can't be put in order with others, and would silently be missing from ranges."""
+    table = duly.Table("moments", Moment, indexes={"by_at": ["at"]})
+    with pytest.raises(SchemaError, match=r"at: datetime.* has no time zone"):
+        table.dump({"at": datetime(2027, 1, 1)})  # noqa: DTZ001
+    table.dump({"at": datetime(2027, 1, 1, tzinfo=UTC)})
+    table.dump({"at": None})
+    duly.Table("wall", Moment).dump({"at": datetime(2027, 1, 1)})  # noqa: DTZ001 (nobody orders by it)

@@ -289,7 +289,7 @@ async def test_what_names_no_function_is_a_type_error() -> None:
 
         wrong: list[Any] = [7, None, plain, print, duly.Table("x")]
         for target in wrong:
-            with pytest.raises(TypeError, match="decorate it with duly"):
+            with pytest.raises(TypeError, match=r"decorate it with @duly\.mutation"):
                 await app.query(target)
         with pytest.raises(TypeError, match="names no function"):
             await app.query(duly.api.alone)
@@ -549,3 +549,42 @@ def test_a_lazy_reference_may_name_a_module_or_function_called_path() -> None:
     assert path_of(internal.admin.handler.module) == "admin/handler:module"
     with pytest.raises(TypeError, match="names no function"):
         path_of(internal.emails)
+
+
+async def test_what_is_often_looked_for_in_the_wrong_place_is_explained() -> None:
+    """The common mistakes of the first hour: an AttributeError that says what to do instead."""
+    app = duly.App(__name__, database=MEMORY)
+    async with app.client():
+        for function, hint in (
+            (wrongly_schedules, "a query only reads; schedule"),
+            (wrongly_writes, "make it a"),
+        ):
+            with pytest.raises(AttributeError, match=hint):
+                await app.query(function)
+        with pytest.raises(AttributeError, match=r"read with ctx\.run_query"):
+            await app.action(wrongly_reads)
+        with pytest.raises(TypeError, match=r"async for.*collect\(\)"):
+            await app.query(wrongly_iterates)
+    with pytest.raises(SchemaError, match=r"are a list: \['status'\]"):
+        duly.Table("t", indexes={"by_status": "status"})
+
+
+@duly.query
+async def wrongly_schedules(ctx: Any) -> None:
+    await ctx.scheduler.run_after(0, wrongly_reads)
+
+
+@duly.query
+async def wrongly_writes(ctx: Any) -> None:
+    await ctx.db.insert("t", {})
+
+
+@duly.action
+async def wrongly_reads(ctx: Any) -> None:
+    await ctx.db.get("x")
+
+
+@duly.query
+async def wrongly_iterates(ctx: Any) -> None:
+    for _ in ctx.db.query("t"):
+        pass

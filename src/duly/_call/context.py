@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
-from typing import Any, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
 from duly._call.database import DatabaseReader, DatabaseWriter
 from duly._call.registry import Target
@@ -64,6 +64,16 @@ class _Ctx:
         self._environment = environment
         self._chain = chain
 
+    # What is often looked for and not there, and why: beyond what the type checker says.
+    _missing: ClassVar[Mapping[str, str]] = {}
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            hint = self._missing.get(name)
+            message = f"a {type(self).__name__} has no {name!r}"
+            raise AttributeError(f"{message}: {hint}" if hint else message, name=name, obj=self)
+
     @property
     def random(self) -> random.Random:
         """A generator of this run's own, seeded afresh."""
@@ -82,6 +92,9 @@ class _Ctx:
         return Auth(self._chain.identity)
 
 
+_NO_DB = "an action has no transaction of its own; read with ctx.run_query(…), write with ctx.run_mutation(…)"
+
+
 class QueryCtx(_Ctx):
     """The context of a query: one consistent snapshot of the database.
 
@@ -90,6 +103,12 @@ class QueryCtx(_Ctx):
         async def get_order(ctx: duly.QueryCtx, order_id: duly.Id[Order]) -> Order | None:
             return await ctx.db.get(order_id)
     """
+
+    _missing: ClassVar[Mapping[str, str]] = {
+        "scheduler": "a query only reads; schedule from a mutation or an action",
+        "run_mutation": "a query only reads; make it a mutation",
+        "run_action": "only an action runs an action; schedule it in a mutation: ctx.scheduler.run_after(0, …)",
+    }
 
     def __init__(self, scope: Scope, calls: Calls) -> None:
         # As the base does; one is made for each run.
@@ -177,6 +196,8 @@ class ActionCtx(_Ctx):
                 await ctx.run_mutation(record_payment, order_id=order_id, receipt=receipt)
     """
 
+    _missing: ClassVar[Mapping[str, str]] = {"db": _NO_DB}
+
     def __init__(self, environment: Environment, chain: CallChain, calls: Calls, scheduler: Scheduler) -> None:
         super().__init__(environment, chain)
         self._calls = calls
@@ -234,6 +255,8 @@ class SyncActionCtx(_Ctx):
             with open("orders.txt", "a") as file:
                 file.write(f"{order}\\n")
     """
+
+    _missing: ClassVar[Mapping[str, str]] = {"db": _NO_DB}
 
     def __init__(self, ctx: ActionCtx, block: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
         super().__init__(ctx._environment, ctx._chain)

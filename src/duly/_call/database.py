@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Never, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Never, NoReturn, TypeVar, cast, overload
 
 from pydantic_core import PydanticSerializationError
 
@@ -220,6 +220,13 @@ class DatabaseReader:
             latest = await ctx.db.query(orders).order("desc").take(10)
         """
         return Query(self._scope, _Documents(self._scope.environment.registry.table(table)))
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            writes = name in ("insert", "patch", "replace", "delete")
+            hint = ": a query only reads; make it a mutation" if writes else ""
+            raise AttributeError(f"ctx.db has no {name!r} here{hint}", name=name, obj=self)
 
 
 class DatabaseWriter(DatabaseReader):

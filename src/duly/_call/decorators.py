@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar, get_origin, overload
 
 from duly._call.context import ActionCtx, MutationCtx, QueryCtx, SyncActionCtx
-from duly._model.function import FunctionKind, FunctionReference, Handler
+from duly._model.function import FunctionKind, FunctionReference, Handler, with_article
 
 __all__ = ["action", "internal_action", "internal_mutation", "internal_query", "mutation", "query"]
 
@@ -158,7 +158,7 @@ def _reference(
         raise TypeError(f"@duly.{kind} goes on a function, not on {function!r}")
     is_async = inspect.iscoroutinefunction(function)
     if not is_async and (kind != "action" or inspect.isasyncgenfunction(function)):
-        raise TypeError(f"{function.__name__!r} must be 'async def' to be a {kind}")
+        raise TypeError(f"{function.__name__!r} must be 'async def' to be {with_article(kind)}")
     _check_ctx(function, kind, is_async)
     return FunctionReference(Handler(function, kind, public, is_async, timeout))
 

@@ -5,7 +5,7 @@ import hashlib
 import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cast
 
 import orjson
 
@@ -231,6 +231,11 @@ class Query(Generic[D]):
         if self._scope.enter():
             await self._scope.turn()
         return await self._source.count(self._scope, self._index, self._after, self._before)
+
+    if not TYPE_CHECKING:
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError("documents are read with 'async for', or at once with 'await query.collect()'")
 
     def __aiter__(self) -> AsyncIterator[D]:
         return self._documents()

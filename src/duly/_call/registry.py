@@ -119,7 +119,8 @@ class Registry:
             raise FunctionNotFoundError(f"{target.module}:{target.name}", hint=self._missing_hint(target))
         if not isinstance(target, str):
             raise TypeError(
-                f"a function is named by its reference or its path, not by {target!r}; decorate it with duly"
+                f"a function is named by its reference or its path, not by {target!r}; decorate it with "
+                "@duly.mutation, @duly.action or @duly.query"
             )
         function = self.functions.get(target)
         if function is None:
@@ -128,9 +129,12 @@ class Registry:
 
     def nearest(self, path: str) -> list[str]:
         """The paths of this app that look most like the given one."""
-        found = difflib.get_close_matches(path, self.functions, n=3, cutoff=0.5)
-        name = path.rpartition(":")[2]
-        return found + [known for known in self.functions if known.endswith(f":{name}") and known not in found][:3]
+        module, _, name = path.rpartition(":")
+        names = {known: known.rpartition(":")[2] for known in self.functions}
+        # By the name alone: modules are few, and all paths of one look alike.
+        close = difflib.get_close_matches(name, set(names.values()), n=3, cutoff=0.6)
+        found = [known for wanted in close for known in names if names[known] == wanted]
+        return sorted(found, key=lambda known: not known.startswith(f"{module}:"))[:3]
 
     def _missing_hint(self, reference: FunctionReference[..., Any]) -> str:
         if reference.module == self._name or reference.module.startswith(f"{self._name}."):

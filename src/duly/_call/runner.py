@@ -14,7 +14,7 @@ from duly._call.scope import CallChain, Environment, Scope
 from duly._call.threads import blocker, in_thread, without_exit
 from duly._model.backoff import Backoff
 from duly._model.event import Event
-from duly._model.function import FunctionKind
+from duly._model.function import FunctionKind, with_article
 from duly._store.port import Transaction
 from duly.errors import ConflictError, FunctionKindError, LimitError, MutationWaitError
 
@@ -195,7 +195,10 @@ class Runner:
         function = registry.resolve(target)
         if function.kind != kind:
             raise FunctionKindError(
-                function.path, function.kind, f"{function.path!r} is a {function.kind}, not a {kind}; run it as one"
+                function.path,
+                function.kind,
+                f"{function.path!r} is {with_article(function.kind)}, not {with_article(kind)}; "
+                f"call it with app.{function.kind}(…), or ctx.run_{function.kind}(…) inside another function",
             )
         if not nested and inside.get() is not None:
             self._refuse_inside(f"the {kind} {function.path!r}", f"ctx.run_{kind}")

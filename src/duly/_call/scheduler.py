@@ -123,7 +123,8 @@ class Scheduler:
         if isinstance(timestamp, datetime):
             if timestamp.utcoffset() is None:
                 raise InvalidTimeError(
-                    f"{timestamp!r} has no time zone, so it names no moment; give it one: tzinfo=datetime.UTC"
+                    f"{timestamp!r} has no time zone, so it names no moment; give it one: datetime(…, tzinfo=UTC), or "
+                    "datetime.now(UTC), with 'from datetime import UTC'"
                 )
             requested = milliseconds_of(timestamp)
         else:
@@ -160,7 +161,11 @@ class Scheduler:
         self, now: float, requested: float, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Awaitable[Id[ScheduledFunction]]:
         if abs(requested - now) > TIME_SPAN_MS:
-            raise InvalidTimeError(f"{requested:,} ms is more than 5 × 366 days from now ({now:,} ms)")
+            days = (requested - now) / 86_400_000
+            raise InvalidTimeError(
+                f"that is {abs(days):,.1f} days {'ahead' if days > 0 else 'ago'}; a time may be at most 5 × 366 days "
+                "from now"
+            )
         registry = self._environment.registry
         function = registry.resolve(target)
         if function.kind == "query":

@@ -5,12 +5,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, ParamSpec, TypeVar
 
-__all__ = ["FunctionKind", "FunctionReference", "Handler", "LazyReference", "path_of"]
+__all__ = ["FunctionKind", "FunctionReference", "Handler", "LazyReference", "path_of", "with_article"]
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
 FunctionKind = Literal["query", "mutation", "action"]
+
+
+def with_article(kind: FunctionKind) -> str:
+    """As it is said: a query, a mutation, an action."""
+    return f"an {kind}" if kind == "action" else f"a {kind}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import re
 import typing
 from collections.abc import Mapping, Sequence
-from datetime import time, timedelta
+from datetime import datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Generic, TypeVar, cast, overload
 
@@ -76,12 +76,20 @@ class Table(Generic[DocumentT]):
             raise SchemaError(f"{name!r} is no name for a table; use letters, digits and '_', beginning with a letter")
         if document is not None and not typing_extensions.is_typeddict(document):
             raise SchemaError(f"the documents of table {name!r} must be a TypedDict, not {document!r}")
+        for index_name, fields in (indexes or {}).items():
+            if isinstance(fields, str):
+                raise SchemaError(f"the fields of index {index_name!r} of table {name!r} are a list: [{fields!r}]")
         self.name = name
         self.tag = table_tag(name)
         self.document = document
         self.indexes = {index: Index(index, tuple(fields)) for index, fields in (indexes or {}).items()}
         for index in self.indexes.values():
             self._check_index(index)
+        # The indexed fields that may hold a datetime: those must have a time zone, or their order would mean nothing.
+        indexed = {field for index in self.indexes.values() for field in index.fields}
+        self._moments = (
+            [] if document is None else sorted(f for f in indexed if "." not in f and _is_moment(document, f))
+        )
         self._adapter: TypeAdapter[Any] | None = None
         self._converts = False
         self._stored_as_validated = False
@@ -127,7 +135,18 @@ class Table(Generic[DocumentT]):
         except ValidationError as error:
             problems = "; ".join(_within(problem) for problem in describe_problems(error))
             raise SchemaError(f"the document does not fit table {self.name!r}: {problems}") from None
+        if self._moments:
+            self._check_moments(validated["document"])
         return (validated if self._stored_as_validated else adapter.dump_python(validated))["document"]
+
+    def _check_moments(self, document: Mapping[str, Any]) -> None:
+        for field in self._moments:
+            moment = _field(document, field)
+            if isinstance(moment, datetime) and moment.utcoffset() is None:
+                raise SchemaError(
+                    f"the document does not fit table {self.name!r}: {field}: {moment!r} has no time zone, and is "
+                    "indexed by time; give it one: datetime(…, tzinfo=UTC), or datetime.now(UTC)"
+                )
 
     def load(self, document: dict[str, Any]) -> dict[str, Any]:
         """The stored document as its type says: strings become datetimes again, and so on. Raises `SchemaError`.
@@ -173,18 +192,27 @@ def index_key(index: Index, document: Mapping[str, Any]) -> bytes:
     return key
 
 
+def _is_moment(document: Any, field: str) -> bool:
+    return any(part is datetime for part in _parts_of(document, field))
+
+
 def _unordered(document: Any, field: str) -> type | None:
     """The type in a field's annotation whose text does not order as its values do, if there is one."""
-    try:
-        hint = typing.get_type_hints(document).get(field)
-    except NameError:
-        return None  # told when the table is first used, with the name
-    parts = [hint]
-    for part in parts:
-        parts.extend(typing.get_args(part))
+    for part in _parts_of(document, field):
         if part in (Decimal, timedelta, time):
             return cast("type", part)
     return None
+
+
+def _parts_of(document: Any, field: str) -> list[Any]:
+    """The types in a field's annotation."""
+    try:
+        parts = [typing.get_type_hints(document).get(field)]
+    except NameError:
+        return []  # told when the table is first used, with the name
+    for part in parts:
+        parts.extend(typing.get_args(part))
+    return parts
 
 
 def _field(document: Mapping[str, Any], field: str) -> Any:

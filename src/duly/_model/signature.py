@@ -272,8 +272,10 @@ def describe_problems(error: ValidationError) -> list[str]:
             problems.append(f"{where}: is not expected")
         elif problem["type"] == "missing":
             problems.append(f"{where}: is missing")
+        elif problem["type"] == "value_error":
+            problems.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")  # says itself what was given
         else:
-            message = problem["msg"].removeprefix("Value error, ")
+            message = problem["msg"]
             problems.append(f"{where}: {message[:1].lower()}{message[1:]}, not {_short(problem['input'])}")
     return problems
 
