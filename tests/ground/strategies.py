@@ -9,9 +9,8 @@ from duly._ground.values import Int64
 __all__ = ["INT_MAX", "INT_MIN", "TIMES_US", "keys", "numbers", "scalars", "texts", "values"]
 
 INT_MIN, INT_MAX = -(1 << 63), (1 << 63) - 1
-# Until 2106: a float of milliseconds does not tell the microseconds further on.
 TIMES_US = st.integers(min_value=1, max_value=4_300_000_000_000_000)
-"""Microseconds since the epoch: until the year 2245, as long as a float of milliseconds tells them apart."""
+"""Microseconds since the epoch: until the year 2106, as long as a float of milliseconds tells them apart."""
 
 # The places where int and float part, and where the bits of a float turn.
 _EDGES = [

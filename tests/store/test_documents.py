@@ -1,14 +1,24 @@
 """Documents, the indexes that find them, and the names of their tables."""
 
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from duly._ground import values
+from duly._ground.clock import SystemClock
 from duly._ground.ids import ID_HIGHEST, table_tag
 from duly._model.schema import Index, Table, index_key
 from duly._store.port import Entry, Position, Store, StoredIndex, Transaction
 from duly.errors import StoreError
+from tests.ground.strategies import keys
+from tests.ground.strategies import values as any_values
 from tests.store.conftest import Stores
-from tests.store.engines import Engine
+from tests.store.engines import ENGINES, Engine
 from tests.store.rows import NOTES, new_id, put
 
 FIRST, LAST = Position(b"", NOTES), Position(b"", NOTES + ID_HIGHEST)
@@ -237,3 +247,24 @@ async def test_a_read_of_long_ago_does_not_make_writers_forget_an_index(durable_
 
     assert await old.read(look) == [Index("by_n", ("n",))]
     assert await old.transact(indexes) == [Index("by_n", ("n",)), Index("by_m", ("m",))]
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)
+@given(documents=st.lists(st.dictionaries(keys, any_values, max_size=4), min_size=1, max_size=5))
+def test_every_value_comes_through_the_engine_exactly(engine: Engine, documents: list[dict[str, Any]]) -> None:
+    async def through(store: Store) -> list[Any]:
+        await store.open([])
+        try:
+            ids = [await put(store, values.encode(document)) for document in documents]
+
+            async def read(tx: Transaction) -> list[Any]:
+                return [values.decode(await tx.get_document(id) or "") for id in ids]
+
+            return await store.read(read)
+        finally:
+            await store.close()
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = asyncio.run(through(engine.make(Path(folder), SystemClock())))
+    # By their text, which tells 1 from 1.0, 0.0 from -0.0, and one NaN from no other.
+    assert [values.encode(document) for document in found] == [values.encode(document) for document in documents]

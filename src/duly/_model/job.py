@@ -113,7 +113,7 @@ class Job(NamedTuple):
 
 def start(job: Job, now: float, worker: str) -> Job:
     """The action as it is once it has begun."""
-    check_move("action", job.state, "inProgress")
+    check_move(job.kind, job.state, "inProgress")
     return job._replace(
         state="inProgress",
         due=None,
