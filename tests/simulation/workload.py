@@ -110,11 +110,10 @@ async def _look_at_the_order(ctx: duly.MutationCtx, job: Any) -> None:
     if due > ctx.now.timestamp() * 1_000 + 0.001:
         outside.early.append(job["_id"])
     async for other in ctx.db.system.query("_scheduled_functions"):
-        if other["state"]["kind"] == "pending" and other["name"].endswith(":do"):
-            # Within a microsecond, the ids of two processes do not tell which came first.
-            before = other.get("nextAttemptTime", 0), duly.created_at(other)
-            if before < (due, duly.created_at(job)):
-                outside.overtaken.append(f"{duly.id_of(other)} by {job['_id']}")
+        waits = other["state"]["kind"] == "pending" and other["name"].endswith(":do")
+        # Of those that are due at the same moment, the ids of two processes do not tell which was scheduled first.
+        if waits and other.get("nextAttemptTime", due) < due:
+            outside.overtaken.append(f"{duly.id_of(other)} by {job['_id']}")
 
 
 async def _steps(ctx: duly.MutationCtx, plan: Plan) -> None:

@@ -137,7 +137,7 @@ class Actions:
                     if arguments is not None:
                         started.append((job, function, arguments))
         parked = await parked_for(tx, environment.registry, "action")
-        due = await due_for(tx, environment.registry, "action", now, free, parked)
+        due = await due_for(tx, environment.registry, "action", now, free, parked, events)
         for job, function in due:
             arguments = await self._accept(tx, job, function, now, events)
             if arguments is not None and await tx.start_job(job.id, job.attempts, now, self._worker):

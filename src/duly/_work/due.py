@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from duly._call.registry import Function, Registry
+from duly._model.event import Event
 from duly._model.job import Job, JobKind
 from duly._store.port import Transaction
 from duly._work.outcome import UNKNOWN_FUNCTION
@@ -14,9 +15,15 @@ Parked = tuple[str, float]
 
 
 async def due_for(
-    tx: Transaction, registry: Registry, kind: JobKind, now: float, limit: int, parked: Sequence[Parked]
+    tx: Transaction,
+    registry: Registry,
+    kind: JobKind,
+    now: float,
+    limit: int,
+    parked: Sequence[Parked],
+    events: list[Event],
 ) -> list[tuple[Job, Function]]:
-    """Due jobs of a kind whose functions this worker has.
+    """Due jobs of a kind whose functions this worker has. What else happens to some is told in `events`.
 
     One whose function it lacks is parked, visibly, out of the way of the look-up: for a worker that has it. Parked
     jobs of functions that this worker does have are looked up beside the others. One whose function has become the
@@ -26,7 +33,9 @@ async def due_for(
     for job in await _candidates(tx, parked, kind, now, limit):
         function = registry.functions.get(job.name)
         if function is None:
-            await tx.park_job(job.id, job.attempts, UNKNOWN_FUNCTION.format(path=job.name))
+            reason = UNKNOWN_FUNCTION.format(path=job.name)
+            await tx.park_job(job.id, job.attempts, reason)
+            events.append(Event("parked", job.name, now, job.id, kind, detail=reason))
             continue
         if function.kind not in ("query", kind):
             await tx.set_job_kind(job.id, job.attempts, "action" if kind == "mutation" else "mutation")

@@ -59,7 +59,7 @@ class Mutations:
         events: list[Event] = []
         parked = await parked_for(tx, environment.registry, "mutation")
         while True:
-            due = await due_for(tx, environment.registry, "mutation", now, limit, parked)
+            due = await due_for(tx, environment.registry, "mutation", now, limit, parked, events)
             for number, (job, function) in enumerate(due):
                 if number and await tx.get_job_state(job.id) != "pending":
                     continue  # cancelled by one before it: it is not to run at all (rule C1)

@@ -3,7 +3,7 @@
 import logging
 import os
 
-from duly._model.event import Event
+from duly._model.event import Event, EventKind
 from duly.cli._load import Loaded
 from duly.cli._serve import database_shown, log_to_stderr, say, say_stopping, until_stopped
 from duly.cli._signals import stop_requested
@@ -11,6 +11,13 @@ from duly.cli._signals import stop_requested
 __all__ = ["work"]
 
 _log = logging.getLogger("duly")
+
+_TOLD: dict[EventKind, str] = {
+    "failed": "failed",
+    "interrupted": "failed",
+    "retry": "is tried again later",
+    "parked": "waits",
+}
 
 
 async def work(loaded: Loaded) -> None:
@@ -29,8 +36,8 @@ async def work(loaded: Loaded) -> None:
 
 def _log_failures(event: Event) -> None:
     """One line for what an operator wants to know of; the whole error is in the database."""
-    if event.kind not in ("failed", "interrupted", "retry"):
+    what = _TOLD.get(event.kind)
+    if what is None:
         return
-    what = "is tried again later" if event.kind == "retry" else "failed"
     reason = (event.detail or "").partition("\n")[0]
     _log.warning("%s %s: %s (%s)", event.path, what, reason, event.job_id)

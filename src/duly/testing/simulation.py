@@ -11,6 +11,7 @@ back; clocks differ; workers are stopped and come back at any moment.
 
 import asyncio
 import hashlib
+import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -117,8 +118,8 @@ class Worker:
         self.stalled = False
         # Whether anything ever became of it.
         self.troubled = False
-        # Once it is back, it has to renew its lease first.
-        self._sick_until = 0.0
+        # When it was dead or stalled; once it is back, it has to renew its lease first.
+        self._sick: list[tuple[float, float]] = []
         self._awake = asyncio.Event()
         self._awake.set()
         clock = _SkewedClock(world.clock, skew_ms)
@@ -139,10 +140,9 @@ class Worker:
             self.world.note(f"{self.name} {event.kind} {event.path} {event.job_id or ''}")
             self.world.observe(self, event)
 
-    @property
-    def well(self) -> bool:
-        """Whether it lives, and its lease should be good."""
-        return self.alive and not self.stalled and self.world.clock.monotonic() > self._sick_until
+    def was_well(self, at_ms: float) -> bool:
+        """Whether it lived then, and its lease should have been good."""
+        return not any(start <= at_ms <= end for start, end in self._sick)
 
     async def start(self) -> None:
         await self.app._open()
@@ -161,6 +161,7 @@ class Worker:
         if self.alive:
             self.world.note(f"{self.name} is killed")
             self.troubled = True
+            self._sick.append((self.world.clock.now_ms(), math.inf))
             self.alive = False
             self._awake.set()
             if self.executor is not None:
@@ -171,13 +172,14 @@ class Worker:
         if self.alive and not self.stalled:
             self.world.note(f"{self.name} stalls for {seconds:.1f} s")
             self.stalled = self.troubled = True
+            start = self.world.clock.now_ms()
+            self._sick.append((start, start + (seconds + self.app._lease.total_seconds()) * 1_000))
             self._awake.clear()
             self.world.clock.call_later(seconds, self._wake)
 
     def _wake(self) -> None:
         self.world.note(f"{self.name} is back")
         self.stalled = False
-        self._sick_until = self.world.clock.monotonic() + self.app._lease.total_seconds()
         self._awake.set()
 
     async def step(self) -> None:
@@ -367,7 +369,9 @@ class World:
         if event.kind == "started":
             self._owners[event.job_id] = worker
         owner = self._owners.get(event.job_id)
-        if event.kind == "interrupted" and owner is not None and owner is not worker and owner.well:
+        others = event.kind == "interrupted" and owner is not None and owner is not worker
+        # It may be told of late; it happened then.
+        if others and owner is not None and owner.was_well(event.at_ms - worker.skew_ms):
             self.wrongs.append(f"{worker.name} gave up {event.job_id}, which {owner.name} has in progress")
 
     def fingerprint(self) -> str:
