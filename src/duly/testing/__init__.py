@@ -9,7 +9,8 @@
 See `docs/testing.md`.
 """
 
+from duly.testing.errors import FunctionFailedError, NotIdleError, StillRunningError
 from duly.testing.fixture import RunApp
-from duly.testing.run import FunctionFailedError, NotIdleError, Run, StillRunningError, run
+from duly.testing.run import Run, run
 
 __all__ = ["FunctionFailedError", "NotIdleError", "Run", "RunApp", "StillRunningError", "run"]

@@ -4,7 +4,7 @@ import asyncio
 import math
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, TypeVar, cast, overload
@@ -23,9 +23,10 @@ from duly._work.loop import Loop, Rest
 from duly.errors import InvalidIdError, InvalidTimeError
 from duly.testing.clock import VirtualClock
 from duly.testing.entropy import SeededEntropy
+from duly.testing.errors import FunctionFailedError, NotIdleError, StillRunningError
 from duly.testing.faults import Faults, MortalStore
 
-__all__ = ["FunctionFailedError", "NotIdleError", "Run", "StillRunningError", "run"]
+__all__ = ["Run", "run"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,43 +37,6 @@ _HISTORY_MAX = 200
 _READY = Rest(None, -math.inf)
 # What has been set off has come to rest after so many turns of the event loop.
 _TURNS = 10
-
-
-class FunctionFailedError(AssertionError):
-    """A scheduled function failed while a test ran that did not `allow_failures`.
-
-    `jobs` are the documents of those that failed.
-    """
-
-    def __init__(self, jobs: Sequence[ScheduledFunction]) -> None:
-        self.jobs = list(jobs)
-        told = "\n\n".join(
-            f"{job['name']}({_shown(job['args'])}) failed: {job['state'].get('error', '')}" for job in jobs
-        )
-        super().__init__(f"{told}\n\nIf it is meant to fail, call t.allow_failures() first.")
-
-
-class NotIdleError(AssertionError):
-    """So many functions ran that they seem to schedule each other for ever. `path` is the one that ran most often."""
-
-    def __init__(self, path: str, runs: int, runs_max: int) -> None:
-        self.path = path
-        self.runs = runs
-        super().__init__(
-            f"{runs_max:,} functions ran and there is still something to run: {path!r}, which ran {runs:,} times, "
-            "seems to schedule itself for ever; use t.advance() to run a stretch of time, or allow more with runs_max"
-        )
-
-
-class StillRunningError(AssertionError):
-    """Actions did not end, in real time. `paths` are their functions."""
-
-    def __init__(self, paths: Sequence[str], patience: timedelta) -> None:
-        self.paths = list(paths)
-        super().__init__(
-            f"still running after {patience.total_seconds():g} s of real time: {', '.join(paths)}; let them end, give "
-            "them longer with run(…, patience=…), or let their timeout pass with t.advance()"
-        )
 
 
 class Run:
@@ -499,11 +463,6 @@ async def run(
 
 def _document(job: Job) -> ScheduledFunction:
     return cast("ScheduledFunction", job_document(job))
-
-
-def _shown(args: Sequence[dict[str, Any]]) -> str:
-    text = ", ".join(f"{name}={value!r}" for name, value in args[0].items())
-    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def _line(event: Event) -> str:

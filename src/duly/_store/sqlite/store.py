@@ -24,6 +24,7 @@ from duly._store.sqlite.connection import WriteLock, connect, migrate, patiently
 from duly._store.sqlite.faults import translate, translated
 from duly._store.sqlite.lease import FileLease, MemoryLease
 from duly._store.sqlite.peers import Mailbox
+from duly._store.sqlite.requests import GroupLostError, Request
 from duly._store.sqlite.shared import Shared
 from duly._store.sqlite.transaction import SQLiteTransaction
 from duly._store.statements import migrations_of
@@ -38,34 +39,6 @@ _GROUP_S = 0.005
 _SLOW_COMMIT_S = 0.002
 _IDLE_READERS_MAX = 8
 _GLANCE_S = 0.1
-
-
-class _Request:
-    """A body that waits for its turn, and whom to tell."""
-
-    __slots__ = ("body", "future", "outcome")
-
-    def __init__(self, body: Callable[[Any], Awaitable[Any]], future: asyncio.Future[Any]) -> None:
-        self.body = body
-        self.future = future
-        self.outcome: Any = None
-
-    def fail(self, error: BaseException) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-
-    def succeed(self) -> None:
-        future = self.future
-        if not future.done():
-            future.set_result(self.outcome)
-
-
-class _GroupLostError(Exception):
-    """SQLite gave up the whole transaction; `fault` says why."""
-
-    def __init__(self, fault: BaseException) -> None:
-        super().__init__(fault)
-        self.fault = fault
 
 
 class SQLiteStore:
@@ -89,8 +62,8 @@ class SQLiteStore:
         # For what may block: waiting for another process, and a commit on a slow disk. Its own, so that functions which
         # fill the loop's default pool hold nobody up; started only when it is needed.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="duly store")
-        self._requests: deque[_Request] = deque()
-        self._memory_reads: deque[_Request] = deque()
+        self._requests: deque[Request] = deque()
+        self._memory_reads: deque[Request] = deque()
         self._lane: asyncio.Task[None] | None = None
         self._idle: asyncio.Future[None] | None = None
         self._closing = False
@@ -215,7 +188,7 @@ class SQLiteStore:
     def transact(self, body: Callable[[Transaction], Awaitable[T]], /) -> Awaitable[T]:
         return self._enqueue(self._requests, body)
 
-    def _enqueue(self, queue: deque[_Request], body: Callable[[Transaction], Awaitable[T]]) -> asyncio.Future[T]:
+    def _enqueue(self, queue: deque[Request], body: Callable[[Transaction], Awaitable[T]]) -> asyncio.Future[T]:
         if self._lane is None or self._closing:
             raise AppNotOpenError
         if self._lane.done():
@@ -223,7 +196,7 @@ class SQLiteStore:
             # asks for a transaction now has something to write all the same.
             self._lane = asyncio.get_running_loop().create_task(self._run_lane(), name="duly writer lane")
         future: asyncio.Future[T] = asyncio.Future(loop=self._lane.get_loop())
-        queue.append(_Request(body, future))
+        queue.append(Request(body, future))
         if self._idle is not None:
             self._wake_lane()
         return future
@@ -255,7 +228,7 @@ class SQLiteStore:
                 await self._idle
                 self._idle = None
 
-    async def _run_memory_read(self, request: _Request) -> None:
+    async def _run_memory_read(self, request: Request) -> None:
         if request.future.cancelled():
             return
 
@@ -278,7 +251,7 @@ class SQLiteStore:
 
     async def _run_group(self) -> None:
         """One transaction: BEGIN, the bodies that wait, COMMIT, and only then the answers."""
-        group: list[_Request] = []
+        group: list[Request] = []
         try:
             await self._begin()
             try:
@@ -335,7 +308,7 @@ class SQLiteStore:
         if peers and self._worker is not None and self._glances is None:
             self._glances = asyncio.get_running_loop().create_task(self._glance(), name="duly peer watch")
 
-    async def _run_bodies(self, tx: SQLiteTransaction, group: list[_Request]) -> None:
+    async def _run_bodies(self, tx: SQLiteTransaction, group: list[Request]) -> None:
         limit = _GROUP_MAX
         if self._alone:
             self._alone -= 1
@@ -359,19 +332,19 @@ class SQLiteStore:
                 break
 
     async def _undo_body(
-        self, tx: SQLiteTransaction, request: _Request, savepoint: Savepoint, error: BaseException
+        self, tx: SQLiteTransaction, request: Request, savepoint: Savepoint, error: BaseException
     ) -> None:
         if isinstance(error, KeyboardInterrupt):
             request.fail(error)
             raise error  # a second Ctrl-C: nobody may swallow it
         if tx.lost is not None or not self._writer.in_transaction:
             self._requests.appendleft(request)  # answered, or tried again alone, with the group
-            raise _GroupLostError(tx.lost or tx.fault or error) from error
+            raise GroupLostError(tx.lost or tx.fault or error) from error
         try:
             await tx.rollback(savepoint)
         except BaseException as lost:  # noqa: BLE001 (nobody may be forgotten)
             self._requests.appendleft(request)
-            raise _GroupLostError(lost) from error
+            raise GroupLostError(lost) from error
         request.fail(error)
         if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
             raise error  # the event loop is being shut down
@@ -386,9 +359,9 @@ class SQLiteStore:
                 self._writer.execute("COMMIT")
         self._commit_s += (self._clock.monotonic() - started - self._commit_s) / 8
 
-    def _answer_lost_group(self, group: list[_Request], error: BaseException) -> None:
+    def _answer_lost_group(self, group: list[Request], error: BaseException) -> None:
         """Nothing of the group was committed. One alone is told; of several, each is tried again by itself."""
-        if isinstance(error, _GroupLostError):
+        if isinstance(error, GroupLostError):
             group.append(self._requests.popleft())
             error = error.fault
         if isinstance(error, apsw.Error):
@@ -492,7 +465,7 @@ class SQLiteStore:
             self._data_version = -1
             future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             future.add_done_callback(_shrug)
-            self._requests.append(_Request(_nothing, future))
+            self._requests.append(Request(_nothing, future))
             self._wake_lane()
         self._signal.notify(topic)
 
