@@ -1,15 +1,14 @@
 """Helpers for tests: waiting with a deadline, a clock to turn by hand, a store that fails on demand."""
 
 import asyncio
-import heapq
-import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from duly._ground.clock import Clock, SystemClock, Timer
+from duly._ground.clock import Clock, SystemClock
 from duly._model.schema import Table
 from duly._store.open import make_store
 from duly._store.port import Lease, Store, Topic, Transaction
+from duly.testing.clock import VirtualClock
 
 T = TypeVar("T")
 
@@ -28,58 +27,23 @@ async def eventually(look: Callable[[], Awaitable[T]], *, deadline_s: float = DE
         await asyncio.sleep(0.005)
 
 
-class _Alarm:
-    def __init__(self, callback: Callable[[], object]) -> None:
-        self.callback: Callable[[], object] | None = callback
-
-    def cancel(self) -> None:
-        self.callback = None
-
-
-class ManualClock:
+class ManualClock(VirtualClock):
     """A clock that stands still until it is turned.
 
     Pass it to an app before it is opened: `app._parts = Parts(clock=clock)`.
     """
 
-    nap_s = float("inf")
-
     def __init__(self, start_ms: float = 1_800_000_000_000.0) -> None:
-        self._start_ms = start_ms
-        self._passed_s = 0.0
-        self._numbers = itertools.count()
-        self._alarms: list[tuple[float, int, _Alarm]] = []
-
-    def now_ms(self) -> float:
-        return round(self._start_ms + self._passed_s * 1_000, 3)
-
-    def monotonic(self) -> float:
-        return self._passed_s
-
-    async def sleep(self, seconds: float) -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self.call_later(seconds, lambda: None if future.done() else future.set_result(None))
-        try:
-            await future
-        finally:
-            timer.cancel()
-
-    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
-        alarm = _Alarm(callback)
-        heapq.heappush(self._alarms, (self._passed_s + max(seconds, 0.0), next(self._numbers), alarm))
-        return alarm
+        super().__init__(start_ms)
 
     async def advance(self, seconds: float) -> None:
         """Moves time forward, ringing each alarm at its moment and letting what it wakes run."""
-        end = self._passed_s + seconds
+        end = self.now_ms() + seconds * 1_000
         await self._settle()
-        while self._alarms and self._alarms[0][0] <= end:
-            at, _, alarm = heapq.heappop(self._alarms)
-            self._passed_s = max(self._passed_s, at)
-            if alarm.callback is not None:
-                alarm.callback()
-                await self._settle()
-        self._passed_s = end
+        while (at := self.next_alarm_ms()) is not None and at <= end:
+            self.move_to(at)
+            await self._settle()
+        self.move_to(end)
         await self._settle()
 
     async def _settle(self) -> None:

@@ -129,7 +129,7 @@ class Registry:
 
     def nearest(self, path: str) -> list[str]:
         """The paths of this app that look most like the given one."""
-        module, _, name = path.rpartition(":")
+        module, _, name = path.replace(".", ":").rpartition(":")
         names = {known: known.rpartition(":")[2] for known in self.functions}
         # By the name alone: modules are few, and all paths of one look alike.
         close = difflib.get_close_matches(name, set(names.values()), n=3, cutoff=0.6)

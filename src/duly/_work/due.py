@@ -37,9 +37,11 @@ async def due_for(
             await tx.park_job(job.id, job.attempts, reason)
             events.append(Event("parked", job.name, now, job.id, kind, detail=reason))
             continue
-        if function.kind not in ("query", kind):
-            await tx.set_job_kind(job.id, job.attempts, "action" if kind == "mutation" else "mutation")
-            continue
+        if function.kind != "query" and function.kind != job.kind:
+            await tx.set_job_kind(job.id, job.attempts, function.kind)
+            if function.kind != kind:
+                continue
+            job = job._replace(kind=kind)  # noqa: PLW2901 (it was parked, and its function came back as this kind)
         found.append((job, function))
     return found
 
