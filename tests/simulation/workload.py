@@ -4,6 +4,7 @@ A plan is a list of steps, itself an argument, so that what runs is stored with 
 
     ["bump", key]                    read a counter, write it one higher
     ["later", delay_ms, kind, plan]  schedule a mutation or an action that does a plan
+    ["again", delay_ms, n]           (mutations) schedule itself, n times in a row
     ["cancel", n]                    cancel one of the jobs there are
     ["nested", plan]                 (mutations) the plan in a nested mutation, whose failure is caught
     ["mutate", plan]                 (actions) the plan in a mutation of its own
@@ -61,7 +62,8 @@ def make_plan(chance: random.Random, kind: str, depth: int = 3) -> Plan:
     steps: Plan = []
     for _ in range(chance.randrange(1, 4)):
         what = chance.choices(
-            ["bump", "later", "cancel", "nested", "mutate", "sleep", "fail"], [6, 5 if depth else 0, 3, 2, 4, 3, 1]
+            ["bump", "later", "cancel", "nested", "mutate", "sleep", "fail", "again"],
+            [6, 5 if depth else 0, 3, 2, 4, 3, 1, 1],
         )[0]
         if what == "bump" or (what == "sleep" and kind == "mutation") or (what == "nested" and kind == "action"):
             steps.append(["bump", chance.randrange(KEYS)] if kind == "mutation" else ["mutate", [["bump", 0]]])
@@ -77,6 +79,8 @@ def make_plan(chance: random.Random, kind: str, depth: int = 3) -> Plan:
             steps.append(["mutate", make_plan(chance, "mutation", min(depth, 1))])
         elif what == "sleep":
             steps.append(["sleep", chance.choice([0, 0.01, 1, 15, 90])])
+        elif what == "again" and kind == "mutation":
+            steps.append(["again", chance.choice([0, 1_000, 20_000]), chance.randrange(1, 5)])
         elif what == "fail":
             steps.append(["fail"])
     return steps
@@ -123,6 +127,9 @@ async def _steps(ctx: duly.MutationCtx, plan: Plan) -> None:
                 await _bump(ctx, rest[0])
             case "later":
                 await _later(ctx, *rest)
+            case "again":
+                delay, n = rest
+                await _later(ctx, delay, "mutation", [["bump", 0], *([["again", delay, n - 1]] if n > 1 else [])])
             case "cancel":
                 await ctx.scheduler.cancel(await _pick(ctx, rest[0]), missing_ok=True)
             case "nested":

@@ -157,6 +157,14 @@ class Worker:
             await self.executor.stop(drain_s)
         self.alive = False
 
+    def forget(self, path: str) -> None:
+        """Its code has no such function. To be called before it starts."""
+        self.world.note(f"{self.name} has no {path}")
+        registry = self.app._registry
+        registry.load()
+        gone = registry.functions.pop(path)
+        registry._by_reference = {key: known for key, known in registry._by_reference.items() if known is not gone}
+
     def kill(self) -> None:
         if self.alive:
             self.world.note(f"{self.name} is killed")
