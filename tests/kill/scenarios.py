@@ -39,19 +39,19 @@ async def mutations_under_kills(url: str, *, jobs: int, kills: int, seed: int) -
                     worker.wait_ready()
                     await asyncio.sleep(chance.uniform(0.0, 1.6 * jobs * 0.002 / kills))
                 worker.kill()
-                _, entries = await app.query(victim.totals)
+                _, entries = await victim.totals(app)
                 if len(entries) == jobs:
                     break
                 struck += 1
             started.append(Victim("worker", url).wait_ready())
 
             async def finished() -> bool:
-                return (await app.query(victim.totals))[0] >= jobs
+                return (await victim.totals(app))[0] >= jobs
 
             await eventually(finished, deadline_s=120)
             started[-1].stop()
-        value, entries = await app.query(victim.totals)
-        states = Counter(job["state"]["kind"] for job in await app.query(victim.jobs))
+        value, entries = await victim.totals(app)
+        states = Counter(job["state"]["kind"] for job in await victim.jobs(app))
     assert value == jobs, f"the counter is {value}, not {jobs}"
     assert sorted(entries) == list(range(jobs)), "the ledger does not hold each number once"
     assert states == {"success": jobs}, states
@@ -76,11 +76,11 @@ async def actions_under_kills(url: str, folder: Path, *, jobs: int, kills: int, 
             started.append(Victim("worker", url).wait_ready())
 
             async def settled() -> bool:
-                return all(job["state"]["kind"] in ("success", "failed") for job in await app.query(victim.jobs))
+                return all(job["state"]["kind"] in ("success", "failed") for job in await victim.jobs(app))
 
             await eventually(settled, deadline_s=120)
             started[-1].stop()
-        found = await app.query(victim.jobs)
+        found = await victim.jobs(app)
     lines = Counter(int(line) for line in file.read_text().splitlines())
     assert max(lines.values()) == 1, f"begun twice: {[number for number, count in lines.items() if count > 1]}"
     interrupted = 0
@@ -115,14 +115,12 @@ async def processes_on_one_file(url: str, folder: Path, *, processes: int, secon
             started.append(Victim("worker", url).wait_ready())
 
             async def finished() -> bool:
-                return all(
-                    job["state"]["kind"] in ("success", "failed", "canceled") for job in await app.query(victim.jobs)
-                )
+                return all(job["state"]["kind"] in ("success", "failed", "canceled") for job in await victim.jobs(app))
 
             await eventually(finished, deadline_s=60)
             started[-1].stop()
-            value, entries = await app.query(victim.totals)
-            found = await app.query(victim.jobs)
+            value, entries = await victim.totals(app)
+            found = await victim.jobs(app)
     # A worker that stops in the middle of an action interrupts it, and says so.
     interrupted = sum(
         job["name"].endswith(":append") and job["state"].get("error", "").startswith("interrupted") for job in found

@@ -33,7 +33,7 @@ async def test_T2_what_was_acknowledged_is_there_after_a_kill(file_database: str
                 assert client.read_line()
             printed = client.kill().split()
             async with app.client():
-                value, entries = await app.query(victim.totals)
+                value, entries = await victim.totals(app)
             assert value == len(entries)
             last = int(printed[-1]) if printed else kill_after - 1
             assert set(range(last + 1)) <= set(entries)
@@ -130,15 +130,15 @@ async def test_A4_sigterm_at_random_moments_loses_nothing(file_database: str, tm
                 await asyncio.sleep(pause)
                 _, complaints = started[-1].stop()
                 assert not complaints
-                assert all(job["state"]["kind"] != "inProgress" for job in await app.query(victim.jobs))
+                assert all(job["state"]["kind"] != "inProgress" for job in await victim.jobs(app))
             started.append(Victim("worker", file_database).wait_ready())
 
             async def finished() -> bool:
-                return all(job["state"]["kind"] == "success" for job in await app.query(victim.jobs))
+                return all(job["state"]["kind"] == "success" for job in await victim.jobs(app))
 
             await eventually(finished)
             started[-1].stop()
-        value, entries = await app.query(victim.totals)
+        value, entries = await victim.totals(app)
     assert value == 400
     assert sorted(entries) == list(range(400))
     assert sorted(int(line) for line in file.read_text().splitlines()) == list(range(60))

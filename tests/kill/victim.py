@@ -29,6 +29,8 @@ class Entry(TypedDict):
 counters = duly.Table("counters", Counter)
 ledger = duly.Table("ledger", Entry, indexes={"by_number": ["number"]})
 
+_PAGE = 10_000
+
 
 def make_app(url: str, lease_s: float = 1) -> duly.App:
     return duly.App(
@@ -91,10 +93,28 @@ async def fork(ctx: duly.ActionCtx, file: str) -> None:
 
 
 @duly.query
-async def totals(ctx: duly.QueryCtx) -> tuple[int, list[int]]:
-    """The counter, and every number in the ledger."""
+async def counter_value(ctx: duly.QueryCtx) -> int:
     counter = await ctx.db.query(counters).unique()
-    return (counter["value"] if counter else 0), [entry["number"] async for entry in ctx.db.query(ledger)]
+    return counter["value"] if counter else 0
+
+
+@duly.query
+async def ledger_page(ctx: duly.QueryCtx, cursor: str | None = None) -> duly.Page[Any]:
+    return await ctx.db.query(ledger).paginate(cursor, _PAGE)
+
+
+async def totals(app: duly.App) -> tuple[int, list[int]]:
+    """The counter, and every number in the ledger: more than one transaction may read."""
+    return await app.query(counter_value), [entry["number"] for entry in await all_of(app, ledger_page)]
+
+
+async def all_of(app: duly.App, query: Any) -> list[Any]:
+    page = await app.query(query)
+    found = list(page.page)
+    while not page.is_done:
+        page = await app.query(query, cursor=page.continue_cursor)
+        found += page.page
+    return found
 
 
 @duly.query
@@ -103,8 +123,12 @@ async def job(ctx: duly.QueryCtx, id: duly.Id[duly.ScheduledFunction]) -> duly.S
 
 
 @duly.query
-async def jobs(ctx: duly.QueryCtx) -> list[duly.ScheduledFunction]:
-    return await ctx.db.system.query("_scheduled_functions").collect()
+async def jobs_page(ctx: duly.QueryCtx, cursor: str | None = None) -> duly.Page[Any]:
+    return await ctx.db.system.query("_scheduled_functions").paginate(cursor, _PAGE)
+
+
+async def jobs(app: duly.App) -> list[duly.ScheduledFunction]:
+    return await all_of(app, jobs_page)
 
 
 def note(path: Path, line: str) -> None:
@@ -157,7 +181,7 @@ async def mix(url: str, seconds: str, offset: str, file: str) -> None:
                 number += 2
                 actions += 2
             elif dice < 0.9:
-                await app.query(totals) if number % 50 == 0 else await asyncio.sleep(0)
+                await totals(app) if number % 50 == 0 else await asyncio.sleep(0)
             else:
                 doomed = await app.scheduler.run_after(60_000, bump, number=-number)
                 await app.scheduler.cancel(doomed)
