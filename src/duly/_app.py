@@ -69,7 +69,7 @@ class App:
     Args:
         name: `__name__` of the package or module; its functions and tables are found when the app is opened.
         database: `sqlite:///shop.db`, `sqlite:///:memory:`. Default: `$DULY_DATABASE_URL`, else `sqlite:///duly.db`.
-        retention: How long a finished scheduled function is kept; default 7 days.
+        retention: How long a finished scheduled function is kept at least; default 7 days.
         concurrent_actions: How many scheduled actions run at once in this process; default 64.
         action_timeout: How long an action may run that does not say otherwise; default 10 minutes.
         mutation_timeout: How long a mutation may run; default 5 seconds.
