@@ -1,14 +1,14 @@
 """Helpers for tests: waiting with a deadline, a clock to turn by hand, a store that fails on demand."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from duly._ground.clock import Clock, SystemClock
-from duly._model.schema import Table
 from duly._store.open import make_store
-from duly._store.port import Lease, Store, Topic, Transaction
+from duly._store.port import Transaction
 from duly.testing.clock import VirtualClock
+from duly.testing.faults import StoreView
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class ManualClock(VirtualClock):
             await asyncio.sleep(0)
 
 
-class FaultyStore:
+class FaultyStore(StoreView):
     """A store that fails when told to.
 
     Pass it to an app before it is opened: `app._parts = Parts(store=lambda url, clock: FaultyStore(url, clock))`.
@@ -60,19 +60,10 @@ class FaultyStore:
     """
 
     def __init__(self, url: str, clock: Clock) -> None:
-        self._store: Store = make_store(url, clock)
+        super().__init__(make_store(url, clock))
         self.fail: list[Exception] = []
         self.fail_after: list[Exception] = []
         self.transactions = 0
-
-    async def open(self, tables: Sequence[Table[Any]]) -> None:
-        await self._store.open(tables)
-
-    async def close(self) -> None:
-        await self._store.close()
-
-    async def read(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
-        return await self._store.read(body)
 
     async def transact(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
         self.transactions += 1
@@ -82,22 +73,3 @@ class FaultyStore:
         if self.fail_after:
             raise self.fail_after.pop(0)
         return result
-
-    def version(self, topic: Topic) -> int:
-        return self._store.version(topic)
-
-    def due_since(self, topic: Topic, since: int) -> float | None:
-        return self._store.due_since(topic, since)
-
-    async def wait(self, topic: Topic, since: int, until: float | None) -> None:
-        await self._store.wait(topic, since, until)
-
-    async def register_worker(self, worker: str, lease_s: float) -> Lease:
-        return await self._store.register_worker(worker, lease_s)
-
-    async def unregister_worker(self, worker: str) -> None:
-        await self._store.unregister_worker(worker)
-
-    @property
-    def shared(self) -> bool:
-        return self._store.shared

@@ -157,7 +157,7 @@ async def test_another_program_that_holds_the_file_is_waited_for(tmp_path: Path)
             assert other.stdout.readline() == "held\n"
             call = asyncio.create_task(app.mutation(note, text="after"))
             assert await app.query(notes) == ["before"]
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.3)  # for what must not happen there is no event
             assert not call.done()
             other.stdin.close()
             assert other.wait() == 0

@@ -8,6 +8,7 @@ Only a read of a range needs the engine to know: then what was written so far is
 still take it back, the engine is told of the savepoint before (`_open_savepoint`), and undoes it by itself.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from duly._model.job import Job, JobKind, JobState, become, check_move, park, postpone, settle, start
@@ -34,7 +35,7 @@ class _Level:
         self.real = False
 
 
-class BufferedTransaction:
+class BufferedTransaction(ABC):
     """The verbs of the port that write, and those that read one row. An engine adds the rest.
 
     Args:
@@ -63,22 +64,22 @@ class BufferedTransaction:
 
     # What an engine adds.
 
-    async def _read_job(self, id: str) -> Job | None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _read_job(self, id: str) -> Job | None: ...
 
+    @abstractmethod
     async def _write_out(self) -> None:
         """Hands the buffers over as they are now. A job that changed is written only if it is still as in `_known`."""
-        raise NotImplementedError
 
-    async def _open_savepoint(self, level: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _open_savepoint(self, level: int) -> None: ...
 
-    async def _release_savepoint(self, level: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _release_savepoint(self, level: int) -> None: ...
 
+    @abstractmethod
     async def _undo_savepoint(self, level: int) -> None:
         """Undoes what was handed over since the savepoint, and forgets it and all within."""
-        raise NotImplementedError
 
     @property
     def wrote(self) -> bool:
@@ -165,8 +166,8 @@ class BufferedTransaction:
         # One that a look-up found has its long arguments elsewhere.
         return job if job.args else job._replace(args=await self.get_arguments(job))
 
-    async def get_arguments(self, job: Job) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    async def get_arguments(self, job: Job) -> str: ...
 
     async def get_job_state(self, id: str) -> JobState | None:
         job = self._jobs.get(id) or self._known.get(id) or await self._current(id)

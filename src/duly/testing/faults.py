@@ -7,7 +7,7 @@ from duly._model.schema import Table
 from duly._store.port import Lease, Store, Topic, Transaction
 from duly.errors import StoreUnavailableError
 
-__all__ = ["Faults", "MortalStore"]
+__all__ = ["Faults", "MortalStore", "StoreView"]
 
 T = TypeVar("T")
 
@@ -19,7 +19,45 @@ class Faults:
         self.commits_to_fail = 0
 
 
-class MortalStore:
+class StoreView:
+    """A store as it is. What goes wrong on the way to it, others add in `read` and `transact`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def open(self, tables: Sequence[Table[Any]]) -> None:
+        await self._store.open(tables)
+
+    async def close(self) -> None:
+        await self._store.close()
+
+    async def read(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+        return await self._store.read(body)
+
+    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+        return await self._store.transact(body)
+
+    def version(self, topic: Topic) -> int:
+        return self._store.version(topic)
+
+    def due_since(self, topic: Topic, since: int) -> float | None:
+        return self._store.due_since(topic, since)
+
+    async def wait(self, topic: Topic, since: int, until: float | None) -> None:
+        await self._store.wait(topic, since, until)
+
+    async def register_worker(self, worker: str, lease_s: float) -> Lease:
+        return await self._store.register_worker(worker, lease_s)
+
+    async def unregister_worker(self, worker: str) -> None:
+        await self._store.unregister_worker(worker)
+
+    @property
+    def shared(self) -> bool:
+        return self._store.shared
+
+
+class MortalStore(StoreView):
     """One worker's view of a store.
 
     Args:
@@ -28,15 +66,9 @@ class MortalStore:
     """
 
     def __init__(self, store: Store, faults: Faults) -> None:
-        self._store = store
+        super().__init__(store)
         self._faults = faults
         self.dead = False
-
-    async def open(self, tables: Sequence[Table[Any]]) -> None:
-        await self._store.open(tables)
-
-    async def close(self) -> None:
-        await self._store.close()
 
     async def read(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
         self._check_alive()
@@ -59,22 +91,3 @@ class MortalStore:
     def _check_alive(self) -> None:
         if self.dead:
             raise StoreUnavailableError("this worker was killed, as `crash` asked for")
-
-    def version(self, topic: Topic) -> int:
-        return self._store.version(topic)
-
-    def due_since(self, topic: Topic, since: int) -> float | None:
-        return self._store.due_since(topic, since)
-
-    async def wait(self, topic: Topic, since: int, until: float | None) -> None:
-        await self._store.wait(topic, since, until)
-
-    async def register_worker(self, worker: str, lease_s: float) -> Lease:
-        return await self._store.register_worker(worker, lease_s)
-
-    async def unregister_worker(self, worker: str) -> None:
-        await self._store.unregister_worker(worker)
-
-    @property
-    def shared(self) -> bool:
-        return self._store.shared
