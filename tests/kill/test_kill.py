@@ -157,8 +157,9 @@ async def test_A3_children_of_a_killed_worker_hold_nothing_up(file_database: str
             child = int(file.read_text())
             try:
                 # Killed while it holds the lock that all writers queue for.
-                blocking = await app.scheduler.run_after(0, victim.bump, number=1, work_s=1.5)
-                await asyncio.sleep(0.5)
+                begun = tmp_path / "begun"
+                blocking = await app.scheduler.run_after(0, victim.bump, number=1, work_s=1.5, file=str(begun))
+                await until_written(begun)
                 assert (await read_job(app, blocking))["state"]["kind"] == "pending"
                 first.process.kill()
                 first.process.wait()

@@ -43,13 +43,15 @@ def make_app(url: str, lease_s: float = 1) -> duly.App:
 
 
 @duly.mutation
-async def bump(ctx: duly.MutationCtx, number: int, work_s: float = 0) -> None:
+async def bump(ctx: duly.MutationCtx, number: int, work_s: float = 0, file: str | None = None) -> None:
     """Counts, and enters its number in the ledger: two effects that must agree."""
     counter = await ctx.db.query(counters).unique()
     if counter is None:
         await ctx.db.insert(counters, {"value": 1})
     else:
         await ctx.db.patch(duly.id_of(counter), {"value": counter["value"] + 1})
+    if file is not None:
+        note(Path(file), "begun")
     time.sleep(work_s)  # noqa: ASYNC251 (the kill is to come in the middle)
     await ctx.db.insert(ledger, {"number": number})
 
