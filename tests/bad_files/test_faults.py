@@ -165,12 +165,12 @@ async def test_a_body_that_runs_again_gets_arguments_that_nobody_has_changed(
         await opened.mutation(add, ["0"])
         write_out, failures = SQLiteTransaction._write_out, [True]
 
-        async def fails_once(self: SQLiteTransaction) -> None:
+        def fails_once(self: SQLiteTransaction) -> None:
             if failures:
                 failures.clear()
                 self.fault = StoreUnavailableError("as the test asked for")
                 raise self.fault
-            await write_out(self)
+            write_out(self)
 
         monkeypatch.setattr(SQLiteTransaction, "_write_out", fails_once)
         counts = await asyncio.gather(opened.mutation(add, ["A"]), opened.mutation(add, ["B"]))
@@ -190,8 +190,8 @@ INTERRUPTED = """
             await opened.mutation(add, ["0"])
             write_out = SQLiteTransaction._write_out
 
-            async def interrupted(self):
-                await write_out(self)
+            def interrupted(self):
+                write_out(self)
                 if RUNS[-1] == "B":
                     signal.raise_signal(signal.SIGINT)
 

@@ -8,11 +8,13 @@ Only a read of a range needs the engine to know: then what was written so far is
 still take it back, the engine is told of the savepoint before (`_open_savepoint`), and undoes it by itself.
 """
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from duly._model.job import Job, JobKind, JobState, become, check_move, park, postpone, settle, start
-from duly._store.port import Position, Savepoint
+from duly._store.port import Position, Savepoint, Topic
 from duly.errors import StoreError
 
 __all__ = ["BufferedTransaction"]
@@ -61,24 +63,33 @@ class BufferedTransaction(ABC):
         self.fault: StoreError | None = None
         # Why nothing of this transaction can be committed: handing over failed, whosever writes they were.
         self.lost: BaseException | None = None
+        # For the store, once this is committed: what its sleepers have to be told.
+        self.made_work: dict[Topic, float | None] = {}
 
-    # What an engine adds.
+    # What an engine adds. Handing over is not `async`: no other task of the same mutation may write meanwhile. One
+    # whose statements take time puts them in a queue, which goes out with its next read or the commit.
 
     @abstractmethod
     async def _read_job(self, id: str) -> Job | None: ...
 
     @abstractmethod
-    async def _write_out(self) -> None:
-        """Hands the buffers over as they are now. A job that changed is written only if it is still as in `_known`."""
+    def _change_rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """The statement `name` for each of these rows; each must change exactly one. Rows are as `_write_out` says."""
 
     @abstractmethod
-    async def _open_savepoint(self, level: int) -> None: ...
+    def _insert_jobs(self, jobs: list[Job]) -> None: ...
 
     @abstractmethod
-    async def _release_savepoint(self, level: int) -> None: ...
+    def _insert_tables(self, tables: dict[str, str]) -> None: ...
 
     @abstractmethod
-    async def _undo_savepoint(self, level: int) -> None:
+    def _open_savepoint(self, level: int) -> None: ...
+
+    @abstractmethod
+    def _release_savepoint(self, level: int) -> None: ...
+
+    @abstractmethod
+    def _undo_savepoint(self, level: int) -> None:
         """Undoes what was handed over since the savepoint, and forgets it and all within."""
 
     @property
@@ -231,7 +242,7 @@ class BufferedTransaction(ABC):
     async def release(self, savepoint: Savepoint) -> None:
         assert savepoint == len(self._levels), "savepoints end in the reverse order"
         if self._levels[-1].real:
-            await self._release_savepoint(savepoint)
+            self._release_savepoint(savepoint)
         self._levels.pop()
 
     async def rollback(self, savepoint: Savepoint) -> None:
@@ -243,7 +254,7 @@ class BufferedTransaction(ABC):
         self._take_back(level.mark)
         del self._levels[savepoint - 1 :]
         if level.real:
-            await self._undo_savepoint(savepoint)
+            self._undo_savepoint(savepoint)
             # The engine's rows are what they were; what we took them for is not. Nothing that is ours is left.
             self._known.clear()
             self._fresh.clear()
@@ -265,7 +276,7 @@ class BufferedTransaction(ABC):
 
     # Handing over.
 
-    async def flush(self, *, for_write: bool = False) -> None:
+    def flush(self, *, for_write: bool = False) -> None:
         """Hands everything over, so that the engine's own reads see it. What savepoints can undo, they still can.
 
         Args:
@@ -278,13 +289,13 @@ class BufferedTransaction(ABC):
         if self.fault is not None:
             raise self.fault
         try:
-            await self._hand_over_by_levels(for_write)
+            self._hand_over_by_levels(for_write)
         except BaseException as error:
             self.lost = error
             raise
         self._fresh.clear()
 
-    async def _hand_over_by_levels(self, for_write: bool) -> None:
+    def _hand_over_by_levels(self, for_write: bool) -> None:
         """What was written before a savepoint goes to the engine before the savepoint does."""
         levels = self._levels
         bounds = [0, *(level.mark for level in levels), len(self._journal)]
@@ -294,12 +305,12 @@ class BufferedTransaction(ABC):
         parts = self._take_apart() if len(written) > 1 else {}
         for number in range(needed + 1):
             if number and not levels[number - 1].real:
-                await self._open_savepoint(number)
+                self._open_savepoint(number)
                 levels[number - 1].real = True
             for buffer, key, value in parts.get(number, ()):
                 buffer[key] = value
             if number in written:
-                await self._hand_over()
+                self._hand_over()
         for level in levels:
             level.mark = 0
 
@@ -307,9 +318,73 @@ class BufferedTransaction(ABC):
         """Empties the buffers of what was written within savepoints, and tells how to do it again, level by level."""
         return {number: self._take_back(self._levels[number - 1].mark) for number in range(len(self._levels), 0, -1)}
 
-    async def _hand_over(self) -> None:
+    def _write_out(self) -> None:
+        """The buffers as they are now. A job that changed is written only if it is still as in `_known`."""
+        if self._documents:
+            self._write_documents()
+        if self._jobs:
+            self._write_jobs()
+        if self._entries:
+            # Those that were deleted after they had been inserted, or the other way round, are as they were.
+            deleted = [key for key, there in self._entries.items() if not there and key not in self._fresh]
+            inserted = [key for key, there in self._entries.items() if there and key in self._fresh]
+            self._change_rows("entry_delete", deleted)
+            self._change_rows("entry_insert", inserted)
+        if self._tables:
+            self._insert_tables(self._tables)
+
+    def _write_documents(self) -> None:
+        inserted: list[tuple[str, str]] = []
+        replaced: list[tuple[str, str]] = []
+        deleted: list[tuple[str]] = []
+        fresh = self._fresh
+        for id, body in self._documents.items():
+            if body is None:
+                if id not in fresh:
+                    deleted.append((id,))
+            elif id in fresh:
+                inserted.append((id, body))
+            else:
+                replaced.append((id, body))
+        self._change_rows("document_insert", inserted)
+        self._change_rows("document_replace", replaced)
+        self._change_rows("document_delete", deleted)
+
+    def _write_jobs(self) -> None:
+        new: list[Job] = []
+        changed: list[tuple[Any, ...]] = []
+        earliest: dict[JobKind, float] = {}
+        fresh, known = self._fresh, self._known
+        for id, job in self._jobs.items():
+            due = job.due
+            if id in fresh:
+                new.append(job)
+                if due is not None and due < earliest.get(job.kind, math.inf):
+                    earliest[job.kind] = due
+            else:
+                before = known[id]
+                changed.append((
+                    id, before.state, before.attempts,
+                    job.kind, job.state, due, job.started_time, job.completed_time, job.attempts, job.worker,
+                    job.error, job.pending_reason, job.parked,
+                ))  # fmt: skip
+                if due is not None:
+                    # A job that was parked is for either kind of look-up, in whatever process has the function.
+                    self._note("mutation", None if job.parked else due)
+                    self._note("action", None if job.parked else due)
+        for kind, due in earliest.items():
+            self._note(kind, due)
+        if new:
+            self._insert_jobs(new)
+        self._change_rows("job_update", changed)
+
+    def _note(self, topic: Topic, due: float | None) -> None:
+        earliest = self.made_work.get(topic, due)
+        self.made_work[topic] = None if due is None or earliest is None else min(due, earliest)
+
+    def _hand_over(self) -> None:
         self._handed_over = True
-        await self._write_out()
+        self._write_out()
         # What the engine has now is where the next part begins.
         for key, body in self._documents.items():
             (self._fresh.add if body is None else self._fresh.discard)(key)

@@ -257,7 +257,7 @@ class SQLiteStore:
             try:
                 tx = SQLiteTransaction(self._writer, self._shared, writable=True)
                 await self._run_bodies(tx, group)
-                await tx.flush()
+                tx.flush()
                 await self._commit()
             except BaseException:
                 if self._writer.in_transaction:

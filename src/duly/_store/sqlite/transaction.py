@@ -5,7 +5,6 @@ fifty times the statement.
 """
 
 import json
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +13,7 @@ import apsw
 from duly._model.job import Job, JobKind, JobState
 from duly._model.schema import Index
 from duly._store.buffered import BufferedTransaction
-from duly._store.port import Entry, Position, Rescued, Savepoint, StoredIndex, Topic
+from duly._store.port import Entry, Position, Rescued, Savepoint, StoredIndex
 from duly._store.sqlite.faults import translate
 from duly._store.statements import statements_of
 from duly.errors import StoreError
@@ -39,7 +38,6 @@ class SQLiteTransaction(BufferedTransaction):
         self._cursor = connection.cursor()
         self._shared = shared
         # For the store, once this is committed.
-        self.made_work: dict[Topic, float | None] = {}
         self.new_tables: dict[str, str] = {}
 
     def _execute(self, name: str, bindings: tuple[Any, ...]) -> list[Any]:
@@ -55,21 +53,17 @@ class SQLiteTransaction(BufferedTransaction):
     async def _scan(self, name: str, bindings: tuple[Any, ...]) -> list[Any]:
         """Rows of a range, with what this transaction has written."""
         if self._journal:
-            await self.flush()
+            self.flush()
         return self._execute(name, bindings)
 
     async def _write(self, name: str, bindings: tuple[Any, ...]) -> list[Any]:
         """A statement of its own, for what is written too rarely to be kept back."""
         self._refuse()
-        await self.flush(for_write=True)
+        self.flush(for_write=True)
         self._known.clear()
         rows = self._execute(name, bindings)
         self._handed_over = self._handed_over or bool(rows)
         return rows
-
-    def _note(self, topic: Topic, due: float | None) -> None:
-        earliest = self.made_work.get(topic, due)
-        self.made_work[topic] = None if due is None or earliest is None else min(due, earliest)
 
     # Handing over.
 
@@ -79,85 +73,24 @@ class SQLiteTransaction(BufferedTransaction):
             self.lost = self.fault or StoreError(f"the database {self._shared.where} gave up the transaction")
         await super().rollback(savepoint)
 
-    async def _write_out(self) -> None:
-        if not self._connection.in_transaction:
-            raise self._failed(f"the database {self._shared.where} gave up the transaction")
-        try:
-            if self._documents:
-                self._write_documents()
-            if self._jobs:
-                self._write_jobs()
-            if self._entries:
-                self._write_entries()
-            if self._tables:
-                self._cursor.executemany(_SQL["tables_insert"], list(self._tables.items()))
-                self.new_tables.update(self._tables)
-        except apsw.Error as error:
-            self.fault = translate(error, self._shared.where)
-            raise self.fault from error
+    def _insert_jobs(self, jobs: list[Job]) -> None:
+        apart = [(job.id, job.args) for job in jobs if len(job.args) > _INLINE_ARGUMENTS_MAX]
+        if apart:
+            jobs = [job._replace(args=None) if len(job.args) > _INLINE_ARGUMENTS_MAX else job for job in jobs]  # type: ignore[arg-type]
+            self._change_rows("job_arguments_insert", apart)
+        self._change_rows("job_insert", jobs)
 
-    def _write_documents(self) -> None:
-        inserted: list[tuple[str, str]] = []
-        replaced: list[tuple[str, str]] = []
-        deleted: list[tuple[str]] = []
-        fresh = self._fresh
-        for id, body in self._documents.items():
-            if body is None:
-                if id not in fresh:
-                    deleted.append((id,))
-            elif id in fresh:
-                inserted.append((id, body))
-            else:
-                replaced.append((id, body))
-        self._change_rows("document_insert", inserted)
-        self._change_rows("document_replace", replaced)
-        self._change_rows("document_delete", deleted)
-
-    def _write_jobs(self) -> None:
-        new: list[Job] = []
-        apart: list[tuple[str, str]] = []
-        changed: list[tuple[Any, ...]] = []
-        earliest: dict[JobKind, float] = {}
-        fresh, known = self._fresh, self._known
-        for id, job in self._jobs.items():
-            if id in fresh:
-                if len(job.args) > _INLINE_ARGUMENTS_MAX:
-                    apart.append((id, job.args))
-                    job = job._replace(args=None)  # type: ignore[arg-type]  # noqa: PLW2901
-                new.append(job)
-                due = job.due
-                if due is not None and due < earliest.get(job.kind, math.inf):
-                    earliest[job.kind] = due
-            else:
-                before = known[id]
-                changed.append((
-                    id, before.state, before.attempts,
-                    job.kind, job.state, job.due, job.started_time, job.completed_time, job.attempts, job.worker,
-                    job.error, job.pending_reason, job.parked,
-                ))  # fmt: skip
-                if job.due is not None:
-                    # A job that was parked is for either kind of look-up, in whatever process has the function.
-                    self._note("mutation", None if job.parked else job.due)
-                    self._note("action", None if job.parked else job.due)
-        for kind, due in earliest.items():
-            self._note(kind, due)
-        self._change_rows("job_insert", new)
-        self._change_rows("job_arguments_insert", apart)
-        self._change_rows("job_update", changed)
-
-    def _write_entries(self) -> None:
-        # Those that were deleted after they had been inserted, or the other way round, are as they were.
-        deleted = [key for key, there in self._entries.items() if not there and key not in self._fresh]
-        inserted = [key for key, there in self._entries.items() if there and key in self._fresh]
-        self._change_rows("entry_delete", deleted)
-        self._change_rows("entry_insert", inserted)
+    def _insert_tables(self, tables: dict[str, str]) -> None:
+        # Another process may have been first: then nothing changes.
+        self._execute_many("tables_insert", list(tables.items()))
+        self.new_tables.update(tables)
 
     def _change_rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """One statement for each row, and each changes exactly one: this connection alone may write."""
         if not rows:
             return
         before = self._connection.total_changes()
-        self._cursor.executemany(_SQL[name], rows)
+        self._execute_many(name, rows)
         changed = self._connection.total_changes() - before
         # (A trigger of the user's may have changed more.)
         if changed < len(rows):
@@ -165,6 +98,15 @@ class SQLiteTransaction(BufferedTransaction):
                 f"the database {self._shared.where} is not as duly left it: {name} changed {changed} of {len(rows)} "
                 "rows; was it changed by hand? Index entries must be in step with the documents"
             )
+
+    def _execute_many(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if not self._connection.in_transaction:
+            raise self._failed(f"the database {self._shared.where} gave up the transaction")
+        try:
+            self._cursor.executemany(_SQL[name], rows)
+        except apsw.Error as error:
+            self.fault = translate(error, self._shared.where)
+            raise self.fault from error
 
     # Documents.
 
@@ -315,13 +257,13 @@ class SQLiteTransaction(BufferedTransaction):
 
     # Savepoints that SQLite knows of.
 
-    async def _open_savepoint(self, level: int) -> None:
+    def _open_savepoint(self, level: int) -> None:
         self._control(f"SAVEPOINT s{level}")
 
-    async def _release_savepoint(self, level: int) -> None:
+    def _release_savepoint(self, level: int) -> None:
         self._control(f"RELEASE s{level}")
 
-    async def _undo_savepoint(self, level: int) -> None:
+    def _undo_savepoint(self, level: int) -> None:
         self._control(f"ROLLBACK TO s{level}")
         self._control(f"RELEASE s{level}")
         # What was remembered since may be undone with it.
