@@ -183,7 +183,7 @@ class App:
             Environment(
                 registry=self._registry,
                 store=store,
-                clock=parts.clock,
+                clock=store.clock,
                 entropy=parts.entropy,
                 ids=IdMaker(parts.entropy),
                 action_timeout=self._action_timeout,

@@ -1,5 +1,6 @@
 """The lease keeper: a thread that must end when it is told to, whatever it is doing just then."""
 
+import asyncio
 import threading
 
 from duly._work.lease import LeaseKeeper
@@ -18,6 +19,9 @@ class SlowLease:
             self.renewing.set()
             assert self.go.wait(20)
 
+    async def ensure(self) -> None:
+        self.renew()
+
     def release(self) -> None:
         self.released.set()
 
@@ -25,7 +29,7 @@ class SlowLease:
 def test_a_keeper_that_is_closed_while_it_does_not_wait_ends_all_the_same() -> None:
     lease = SlowLease()
     keeper = LeaseKeeper(lease, 0.001)
-    keeper.hold()
+    asyncio.run(keeper.hold())
     assert lease.renewing.wait(20)
     keeper.rest()
     closing = threading.Thread(target=keeper.close, daemon=True)

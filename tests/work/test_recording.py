@@ -139,14 +139,17 @@ class CountingLease:
     def renew(self) -> None:
         self.renewed += 1
 
+    async def ensure(self) -> None:
+        self.renew()
+
     def release(self) -> None: ...
 
 
-def test_A3_a_lease_is_renewed_before_each_claim_even_if_it_is_held() -> None:
+async def test_A3_a_lease_is_renewed_before_each_claim_even_if_it_is_held() -> None:
     """The process may have been stopped since the thread renewed it last."""
     lease = CountingLease()
     keeper = LeaseKeeper(lease, 3_600)
-    keeper.hold()
-    keeper.hold()
+    await keeper.hold()
+    await keeper.hold()
     keeper.close()
     assert lease.renewed == 2

@@ -18,6 +18,7 @@ from duly.errors import DulyError, MutationWaitError
 __all__ = ["Drive", "begin", "inside"]
 
 _TURNS_MAX = 10
+_ASKING_S = 0.01
 
 inside: contextvars.ContextVar[str | None] = contextvars.ContextVar("duly_inside", default=None)
 """The path of the query or mutation that is running: calling the app from inside it would wait for itself."""
@@ -150,6 +151,11 @@ class Drive:
         self._turns += 1
         if self._turns <= _TURNS_MAX:
             self._handle = asyncio.get_running_loop().call_soon(self._turn)
+            return
+        if self._scope.tx.asking:
+            # An engine takes its time. Whoever gathers something else with it is found out a little later.
+            self._turns = 0
+            self._handle = asyncio.get_running_loop().call_later(_ASKING_S, self._turn)
             return
         error = self._waits(self._scope, self._where())
         if error is not None:

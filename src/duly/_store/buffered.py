@@ -44,6 +44,9 @@ class BufferedTransaction(ABC):
         writable: Whether it may write at all.
     """
 
+    # An engine whose verbs take no time is never waited for.
+    asking = 0
+
     def __init__(self, *, writable: bool) -> None:
         self._writable = writable
         # What is written and not handed over. None stands for a document that is deleted, False for such an entry.

@@ -10,7 +10,10 @@ from duly.errors import StoreError
 
 __all__ = ["make_store"]
 
-_FORMS = "sqlite:///shop.db (a file), sqlite:////var/lib/shop.db (its full path) or sqlite:///:memory:"
+_FORMS = (
+    "sqlite:///shop.db (a file), sqlite:////var/lib/shop.db (its full path), sqlite:///:memory: or "
+    "postgresql://user:password@host:5432/name"
+)
 
 
 def make_store(url: str, clock: Clock) -> Store:
@@ -21,10 +24,19 @@ def make_store(url: str, clock: Clock) -> Store:
     """
     scheme, separator, rest = url.partition("://")
     if scheme in ("postgresql", "postgres"):
-        raise StoreError(f"the database URL {url!r}: PostgreSQL is not supported by this version; use {_FORMS}")
+        return _postgresql(url, clock)
     if scheme != "sqlite" or not separator or not rest.startswith("/") or rest == "/":
         raise StoreError(f"the database URL {url!r} is not understood; it is of the form {_FORMS}")
     if rest == "/:memory:":
         return SQLiteStore(None, clock)
     # By its one true name: whoever opens it through a link must find the same leases and locks beside it.
     return SQLiteStore(Path(os.path.realpath(rest[1:])), clock)
+
+
+def _postgresql(url: str, clock: Clock) -> Store:
+    try:
+        from duly._store.postgresql.address import Address  # noqa: PLC0415 (its driver is installed only if wanted)
+        from duly._store.postgresql.store import PostgreSQLStore  # noqa: PLC0415
+    except ImportError as error:
+        raise StoreError(f"PostgreSQL needs a driver ({error}); install it: pip install 'duly[postgresql]'") from error
+    return PostgreSQLStore(Address.parse(url), clock)

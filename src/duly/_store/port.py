@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
+from duly._ground.clock import Clock
 from duly._model.job import Job, JobKind, JobState
 from duly._model.schema import Index, Table
 
@@ -148,6 +149,11 @@ class Transaction(Protocol):
         ...
 
     @property
+    def asking(self) -> int:
+        """How many of its verbs wait for the engine at the moment: whoever waits for them does not wait for the world."""
+        ...
+
+    @property
     def fault(self) -> Exception | None:
         """The store fault that happened in this transaction, if any, even if the body caught it.
 
@@ -157,24 +163,46 @@ class Transaction(Protocol):
 
 
 class Lease(Protocol):
-    """A worker's word that it lives. Renewed from a thread of its own: the methods may be called from any thread."""
+    """A worker's word that it lives. Renewed from a thread of its own."""
 
-    def renew(self) -> None: ...
-    def release(self) -> None: ...
+    def renew(self) -> None:
+        """In any thread; may take its time."""
+        ...
+
+    async def ensure(self) -> None:
+        """On the event loop: returns once nobody will find it expired before the next renewal is due."""
+        ...
+
+    def release(self) -> None:
+        """In any thread."""
+        ...
 
 
 class Store(Protocol):
     """A durable engine, opened on the running event loop."""
 
+    @property
+    def clock(self) -> Clock:
+        """The time that all who share the store go by."""
+        ...
+
+    async def migrate(self) -> tuple[int, int]:
+        """Brings the schema to the newest version; not to be called while it is open. The version before and after."""
+        ...
+
     async def open(self, tables: Sequence[Table[Any]]) -> None:
-        """Connects, migrates, and makes the indexes that the tables declare and the store lacks."""
+        """Connects, and makes the indexes that the tables declare and the store lacks. An embedded engine migrates, too;
+        one that others share refuses a schema that is not up to date."""
         ...
 
     async def close(self) -> None: ...
 
     async def read(self, body: Callable[[Transaction], Awaitable[T]], /) -> T: ...
 
-    def transact(self, body: Callable[[Transaction], Awaitable[T]], /) -> Awaitable[T]: ...
+    def transact(self, body: Callable[[Transaction], Awaitable[T]], /, *, claims: bool = False) -> Awaitable[T]:
+        """`claims`: the body begins by looking for due jobs. Where workers have to keep out of each other's way, only
+        such a one finds any, and only by looks that come before everything else."""
+        ...
 
     def version(self, topic: Topic) -> int:
         """Grows whenever a commit may have made work of this kind. Read it *before* looking for work."""

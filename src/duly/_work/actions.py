@@ -82,9 +82,9 @@ class Actions:
         free = self._concurrent_max - len(self._running)
         # Before any action is ours: whoever finds it in progress must find the lease good.
         self._claiming = True
-        self._lease.hold()
         try:
-            started, looked = await self._environment.store.transact(lambda tx: self._claim(tx, free))
+            await self._lease.hold()
+            started, looked = await self._environment.store.transact(lambda tx: self._claim(tx, free), claims=True)
         except BaseException:
             self._unsure = True
             raise

@@ -18,7 +18,7 @@ _log = logging.getLogger("duly")
 class Keeper(Protocol):
     """Holds the lease while actions are in progress."""
 
-    def hold(self) -> None: ...
+    async def hold(self) -> None: ...
     def rest(self) -> None: ...
     def close(self) -> None: ...
 
@@ -41,14 +41,17 @@ class LeaseKeeper:
         self._thread = threading.Thread(target=self._keep, name="duly lease", daemon=True)
         self._thread.start()
 
-    def hold(self) -> None:
+    async def hold(self) -> None:
         """From now on the lease is good, until `rest`."""
         with self._changed:
             if not self._held:
                 self._held = True
                 self._changed.notify()
         # Also if it is held: a process that was stopped for longer than the lease may come here before its thread.
-        self._renew()
+        try:
+            await self._lease.ensure()
+        except Exception:  # noqa: BLE001 (as in _renew)
+            _log.exception("the lease could not be renewed")
 
     def rest(self) -> None:
         """Nothing of this worker's is in progress."""

@@ -37,7 +37,7 @@ class Mutations:
         """One group of due mutations."""
         begun: list[Job] = []
         try:
-            looked = await self._environment.store.transact(lambda tx: self._run_group(tx, begun))
+            looked = await self._environment.store.transact(lambda tx: self._run_group(tx, begun), claims=True)
         except StoreError as error:
             if self._group_max > 1:
                 self._group_max = 1

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+from duly._ground.clock import Clock
 from duly._model.schema import Table
 from duly._store.port import Lease, Store, Topic, Transaction
 from duly.errors import StoreUnavailableError
@@ -25,6 +26,13 @@ class StoreView:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    @property
+    def clock(self) -> Clock:
+        return self._store.clock
+
+    async def migrate(self) -> tuple[int, int]:
+        return await self._store.migrate()
+
     async def open(self, tables: Sequence[Table[Any]]) -> None:
         await self._store.open(tables)
 
@@ -34,8 +42,8 @@ class StoreView:
     async def read(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
         return await self._store.read(body)
 
-    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
-        return await self._store.transact(body)
+    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /, *, claims: bool = False) -> T:
+        return await self._store.transact(body, claims=claims)
 
     def version(self, topic: Topic) -> int:
         return self._store.version(topic)
@@ -74,7 +82,7 @@ class MortalStore(StoreView):
         self._check_alive()
         return await self._store.read(body)
 
-    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /, *, claims: bool = False) -> T:
         self._check_alive()
 
         async def mortal(tx: Transaction) -> T:
@@ -86,7 +94,7 @@ class MortalStore(StoreView):
                 raise StoreUnavailableError("the commit failed, as `fail_commits` asked for")
             return result
 
-        return await self._store.transact(mortal)
+        return await self._store.transact(mortal, claims=claims)
 
     def _check_alive(self) -> None:
         if self.dead:

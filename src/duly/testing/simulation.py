@@ -19,7 +19,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from duly._app import App, Parts
-from duly._ground.clock import SystemClock, Timer, datetime_of
+from duly._ground.clock import Clock, SystemClock, Timer, datetime_of
 from duly._model.event import Event
 from duly._model.schema import Table
 from duly._store.open import make_store
@@ -85,7 +85,10 @@ class _Keeper:
         self._worker = worker
         self._timer: Timer | None = None
 
-    def hold(self) -> None:
+    async def hold(self) -> None:
+        self._hold()
+
+    def _hold(self) -> None:
         if not self._worker.stalled:
             self._lease.renew()
         if self._timer is None:
@@ -93,7 +96,7 @@ class _Keeper:
 
     def _ring(self) -> None:
         self._timer = None
-        self.hold()
+        self._hold()
 
     def rest(self) -> None:
         if self._timer is not None:
@@ -122,7 +125,7 @@ class Worker:
         self._sick: list[tuple[float, float]] = []
         self._awake = asyncio.Event()
         self._awake.set()
-        clock = _SkewedClock(world.clock, skew_ms)
+        self.clock = clock = _SkewedClock(world.clock, skew_ms)
         self.skew_ms = skew_ms
         parts = Parts(
             clock,
@@ -204,6 +207,13 @@ class _SimulatedStore:
         self._world = world
         self._worker = worker
 
+    @property
+    def clock(self) -> Clock:
+        return self._worker.clock
+
+    async def migrate(self) -> tuple[int, int]:
+        return await self._world.store.migrate()
+
     async def open(self, tables: Sequence[Table[Any]]) -> None:
         """The world has opened the store."""
 
@@ -218,7 +228,7 @@ class _SimulatedStore:
         await self._worker.step()
         return result
 
-    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /, *, claims: bool = False) -> T:
         world, worker = self._world, self._worker
         await world.dawdle()
         await worker.step()
@@ -239,7 +249,7 @@ class _SimulatedStore:
                 raise StoreUnavailableError("simulated: the commit failed")
             return result
 
-        result = await world.store.transact(mortal)
+        result = await world.store.transact(mortal, claims=claims)
         if kill_at == "after":
             worker.kill()
         await worker.step()

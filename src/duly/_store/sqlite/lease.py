@@ -44,6 +44,9 @@ class FileLease:
     def renew(self) -> None:
         os.pwrite(self._file, _EXPIRY.pack(self._clock.monotonic() + self._lease_s), 0)
 
+    async def ensure(self) -> None:
+        self.renew()
+
     def release(self) -> None:
         forget_lease(self._path)
         self._close()
@@ -66,6 +69,9 @@ class MemoryLease:
 
     def renew(self) -> None:
         self._leases[self._worker] = self._clock.monotonic() + self._lease_s
+
+    async def ensure(self) -> None:
+        self.renew()
 
     def release(self) -> None:
         self._leases.pop(self._worker, None)

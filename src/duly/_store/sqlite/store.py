@@ -19,12 +19,12 @@ from duly._ground.tasks import is_being_cancelled
 from duly._model.schema import Table
 from duly._store.indexes import ensure_indexes
 from duly._store.port import Lease, Savepoint, Topic, Transaction
+from duly._store.requests import GroupLostError, Request
 from duly._store.signal import Signal
 from duly._store.sqlite.connection import WriteLock, connect, migrate, patiently
 from duly._store.sqlite.faults import translate, translated
 from duly._store.sqlite.lease import FileLease, MemoryLease
 from duly._store.sqlite.peers import Mailbox
-from duly._store.sqlite.requests import GroupLostError, Request
 from duly._store.sqlite.shared import Shared
 from duly._store.sqlite.transaction import SQLiteTransaction
 from duly._store.statements import migrations_of
@@ -79,7 +79,17 @@ class SQLiteStore:
         self._mailbox: Mailbox | None = None
         self._glances: asyncio.Task[None] | None = None
 
+    @property
+    def clock(self) -> Clock:
+        return self._clock
+
     # Opening and closing.
+
+    async def migrate(self) -> tuple[int, int]:
+        """Opening it does."""
+        await self.open([])
+        await self.close()
+        return len(self._migrations), len(self._migrations)
 
     async def open(self, tables: Sequence[Table[Any]]) -> None:
         if self._path is not None:
@@ -185,7 +195,7 @@ class SQLiteStore:
 
     # Writing.
 
-    def transact(self, body: Callable[[Transaction], Awaitable[T]], /) -> Awaitable[T]:
+    def transact(self, body: Callable[[Transaction], Awaitable[T]], /, *, claims: bool = False) -> Awaitable[T]:  # noqa: ARG002 (there is one writer: nobody is in the way)
         return self._enqueue(self._requests, body)
 
     def _enqueue(self, queue: deque[Request], body: Callable[[Transaction], Awaitable[T]]) -> asyncio.Future[T]:

@@ -1,4 +1,4 @@
-"""What waits for the writer lane."""
+"""What waits for its turn in a transaction."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -28,7 +28,7 @@ class Request:
 
 
 class GroupLostError(Exception):
-    """SQLite gave up the whole transaction; `fault` says why."""
+    """The engine gave up the whole transaction; `fault` says why."""
 
     def __init__(self, fault: BaseException) -> None:
         super().__init__(fault)

@@ -1,0 +1,67 @@
+"""What the transactions of one store share: the statements, and caches of what rarely changes."""
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from duly._ground.clock import Clock
+from duly._model.schema import Index
+from duly._store.port import StoredIndex
+from duly._store.postgresql.wire import Answer, Statement
+from duly._store.statements import statements_of
+from duly.errors import ConflictError
+
+__all__ = ["Catalog", "Shared"]
+
+_IDLE_READ_MS = 10 * 60 * 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """The indexes that are kept up, by the tag of their table, as of a version."""
+
+    version: int
+    indexes: dict[str, list[StoredIndex]]
+
+    @classmethod
+    def of(cls, version: int, rows: list[Any]) -> "Catalog":
+        indexes: dict[str, list[StoredIndex]] = {}
+        for number, tag, name, fields, _ in rows:
+            indexes.setdefault(tag, []).append(StoredIndex(number, Index(name, tuple(json.loads(fields)))))
+        return cls(version, indexes)
+
+
+class Shared:
+    """One for each store.
+
+    Args:
+        schema: The PostgreSQL schema.
+        where: The database, for messages.
+        clock: Tells the time as the database does.
+        idle_ms: How long a transaction that writes may be silent before the server ends it.
+        aside: Runs statements outside of any transaction of ours.
+    """
+
+    def __init__(
+        self,
+        schema: str,
+        where: str,
+        clock: Clock,
+        idle_ms: int,
+        aside: Callable[[Sequence[Statement]], Awaitable[list[Answer]]],
+    ) -> None:
+        self.where = where
+        self.clock = clock
+        self.idle_ms = idle_ms
+        self.idle_read_ms = max(idle_ms, _IDLE_READ_MS)
+        self.aside = aside
+        self.sql = {name: text.replace("{schema}", schema) for name, text in statements_of("postgresql").items()}
+        # This process as a worker, if it is one.
+        self.worker = ""
+        self.lease_ms = 10_000.0
+        self.catalog: Catalog | None = None
+        self.tables: dict[str, str] = {}
+
+    def overtaken(self) -> ConflictError:
+        return ConflictError("the transaction rests on what others had changed before it began")

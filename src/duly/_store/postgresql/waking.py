@@ -1,0 +1,154 @@
+"""Waking other processes: LISTEN and NOTIFY, and a slow poll behind it.
+
+A notification is a hint that may get lost, or never come at all: through a pooler that gives each transaction another
+session, or on a distributed database that knows none. So every worker also asks once a second what is due next, in one
+statement; and what is due later than that is not worth a notification.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import psycopg
+
+from duly._store.port import Topic
+from duly._store.postgresql.address import Address
+from duly._store.postgresql.shared import Shared
+from duly._store.postgresql.wire import Answer, Statement, Wire
+from duly._store.signal import Signal
+from duly.errors import DulyError
+
+__all__ = ["Waking"]
+
+_POLL_S = 1.0
+_RECONNECT_S = 1.0
+_TOPICS: dict[str, Topic] = {"m": "mutation", "a": "action", "u": "upkeep"}
+
+
+class Waking:
+    """Tells others of our commits, and our sleepers of theirs.
+
+    Args:
+        address: Where the database is.
+        shared: The store's statements and clock.
+        signal: What our own sleepers wait for.
+        ask: Runs statements outside of any transaction of ours.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        shared: Shared,
+        signal: Signal,
+        ask: Callable[[Sequence[Statement]], Awaitable[list[Answer]]],
+    ) -> None:
+        self._address = address
+        self._shared = shared
+        self._signal = signal
+        self._ask = ask
+        self._channel = f"duly_{address.schema}"
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unsent: dict[Topic, float | None] = {}
+        self._sender: asyncio.Task[None] | None = None
+        self._polled: dict[Topic, float | None] = {}
+        # The ids of the other workers, as of the last poll.
+        self.others: str | None = None
+
+    # Telling.
+
+    def tell(self, made_work: dict[Topic, float | None]) -> None:
+        """After a commit: wakes our own sleepers, and soon those of others."""
+        soon = self._shared.clock.now_ms() + _POLL_S * 1_000
+        for topic, due in made_work.items():
+            self._signal.notify(topic, due)
+            alone = self._shared.worker and self.others is None and topic != "upkeep"
+            if alone or (due is not None and due > soon):
+                continue
+            earliest = self._unsent.get(topic, due)
+            self._unsent[topic] = None if due is None or earliest is None else min(due, earliest)
+        if self._unsent and self._sender is None:
+            self._sender = asyncio.get_running_loop().create_task(self._send(), name="duly notify")
+            self._tasks.add(self._sender)
+
+    async def _send(self) -> None:
+        """What is told while one is on the way goes with the next."""
+        try:
+            while self._unsent:
+                payload = " ".join(_token(topic, due) for topic, due in self._unsent.items())
+                self._unsent.clear()
+                with contextlib.suppress(DulyError):  # the poll will see
+                    await self._ask([Statement(self._shared.sql["notify"], (self._channel, payload))])
+        finally:
+            task, self._sender = self._sender, None
+            if task is not None:
+                self._tasks.discard(task)
+
+    # Being told.
+
+    def start(self) -> None:
+        """From now on others wake our sleepers."""
+        loop = asyncio.get_running_loop()
+        self._tasks |= {
+            loop.create_task(self._listen(), name="duly listen"),
+            loop.create_task(self._poll(), name="duly poll"),
+        }
+
+    async def stop(self) -> None:
+        tasks = set(self._tasks)
+        if self._sender is not None:
+            # It tells of what is committed, and may as well end.
+            await asyncio.wait({self._sender})
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    async def _listen(self) -> None:
+        while True:
+            with contextlib.suppress(DulyError, psycopg.Error):
+                wire = await Wire.connect(self._address)
+                try:
+                    await wire.run([Statement(f'LISTEN "{self._channel}"')])
+                    self._look_everywhere()  # what came before may have been missed
+                    async for notification in wire.connection.notifies():
+                        self._receive(notification.payload)
+                finally:
+                    with contextlib.suppress(psycopg.Error):
+                        await wire.close()
+            await self._shared.clock.sleep(_RECONNECT_S)
+
+    def _receive(self, payload: str) -> None:
+        for token in payload.split():
+            topic = _TOPICS.get(token[0])
+            if topic is not None:
+                with contextlib.suppress(ValueError):
+                    self._signal.notify(topic, float(token[1:]) if token[1:] else None)
+
+    def _look_everywhere(self) -> None:
+        for topic in _TOPICS.values():
+            self._signal.notify(topic)
+
+    async def _poll(self) -> None:
+        while True:
+            with contextlib.suppress(DulyError):
+                await self._poll_once()
+            await self._shared.clock.sleep(_POLL_S)
+
+    async def _poll_once(self) -> None:
+        shared = self._shared
+        now = shared.clock.now_ms()
+        answers = await self._ask([Statement(shared.sql["poll"], (now, shared.worker))])
+        mutation, action, others = answers[0].rows[0]
+        found: dict[Topic, Any] = {"mutation": mutation, "action": action}
+        for topic, due in found.items():
+            if due is not None and (due != self._polled.get(topic) or due <= now):
+                self._signal.notify(topic, due)
+            self._polled[topic] = due
+        if others != self.others:
+            self.others = others
+            self._signal.notify("upkeep")
+
+
+def _token(topic: Topic, due: float | None) -> str:
+    return f"{topic[0]}{'' if due is None else repr(due)}"

@@ -1,0 +1,143 @@
+"""A connection to PostgreSQL, on which statements go out together: one round trip for many.
+
+Nothing on it depends on the session: no prepared statement, no setting but for one transaction, no lock that outlives
+it. So it works through a pooler that gives each transaction another session.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import AsyncConnection, AsyncRawCursor
+from psycopg.types.array import ListBinaryDumper
+
+from duly._ground.clock import SystemClock
+from duly._store.postgresql.address import Address
+from duly._store.postgresql.faults import translate
+
+__all__ = ["KEEPALIVE", "Answer", "Statement", "Wire", "break_off"]
+
+CONNECT_S = 5
+ANSWER_S = 15.0
+"""How long an answer may take before the connection is given up. Other workers have long gone on by then."""
+
+KEEPALIVE: dict[str, Any] = {
+    "connect_timeout": CONNECT_S,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+    "application_name": "duly",
+}
+"""A peer that is gone without a word is noticed within seconds. What the URL says otherwise comes first."""
+
+_REAL = SystemClock()
+"""The network is in the real world, also in a test that stops time."""
+
+
+class Statement(NamedTuple):
+    """A statement with its parameters; `name` is for messages."""
+
+    text: str
+    parameters: Sequence[Any] | None = None
+    name: str = ""
+
+
+class Answer(NamedTuple):
+    rows: list[Any]
+    changed: int
+
+
+class Wire:
+    """Use `connect` to make one. After an error of the connection it is of no more use."""
+
+    def __init__(self, connection: AsyncConnection[Any], where: str) -> None:
+        self._connection = connection
+        self._where = where
+        self._lock = asyncio.Lock()
+        connection.adapters.register_dumper(list, ListBinaryDumper)
+
+    @classmethod
+    async def connect(cls, address: Address) -> "Wire":
+        """Raises `StoreError` or `StoreUnavailableError`."""
+        options = {name: value for name, value in KEEPALIVE.items() if f"{name}=" not in address.conninfo}
+        try:
+            connection = await AsyncConnection.connect(
+                address.conninfo, autocommit=True, prepare_threshold=None, cursor_factory=AsyncRawCursor, **options
+            )
+        except psycopg.Error as error:
+            raise translate(error, address.where) from error
+        return cls(connection, address.where)
+
+    @property
+    def closed(self) -> bool:
+        return self._connection.closed
+
+    @property
+    def connection(self) -> AsyncConnection[Any]:
+        return self._connection
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._connection.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE
+
+    async def run(self, statements: Sequence[Statement]) -> list[Answer]:
+        """Sends statements in one go, and returns what each of them answered.
+
+        Raises:
+            psycopg.Error: The first that failed did so; those after it were not executed.
+        """
+        # In a task of its own: what is on the wire is to be answered, also when its function is out of time.
+        task = asyncio.get_running_loop().create_task(self._run(statements), name="duly statement")
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_shrug)
+            raise
+
+    async def _run(self, statements: Sequence[Statement]) -> list[Answer]:
+        async with self._lock:
+            overdue = _REAL.call_later(ANSWER_S, self.break_off)
+            try:
+                if len(statements) == 1:
+                    return [await self._execute(statements[0])]
+                async with self._connection.pipeline():
+                    cursors = [await self._send(statement) for statement in statements]
+                return [await _answer(cursor) for cursor in cursors]
+            finally:
+                overdue.cancel()
+
+    async def _execute(self, statement: Statement) -> Answer:
+        return await _answer(await self._send(statement))
+
+    async def _send(self, statement: Statement) -> AsyncRawCursor[Any]:
+        cursor: Any = self._connection.cursor(binary=True)
+        await cursor.execute(statement.text, statement.parameters)
+        return cursor  # type: ignore[no-any-return]
+
+    def break_off(self) -> None:
+        """Ends the connection at once: whoever waits for an answer gets an error."""
+        with contextlib.suppress(psycopg.Error):
+            break_off(self._connection.fileno())
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+
+def break_off(file: int) -> None:
+    """Shuts a socket down that others may be waiting on."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(file)) as copy:
+        copy.shutdown(socket.SHUT_RDWR)
+
+
+async def _answer(cursor: AsyncRawCursor[Any]) -> Answer:
+    return Answer(await cursor.fetchall() if cursor.description else [], cursor.rowcount)
+
+
+def _shrug(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,2 @@
+-- From here on every writer knows of the new index.
+UPDATE {schema}.catalog SET version = version + 1;

@@ -1,0 +1,2 @@
+-- Documents by their ids.
+DELETE FROM {schema}.documents WHERE id = ANY($1::text[]);

@@ -1,0 +1,2 @@
+-- Every index that is kept up.
+SELECT id, tag, name, fields, ready FROM {schema}.indexes;

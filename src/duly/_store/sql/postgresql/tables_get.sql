@@ -1,0 +1,2 @@
+-- The name that a tag stands for.
+SELECT name FROM {schema}.tables WHERE tag = $1;

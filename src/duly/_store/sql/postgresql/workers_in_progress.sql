@@ -1,0 +1,2 @@
+-- The workers that have actions in progress.
+SELECT DISTINCT worker FROM {schema}.scheduled_functions WHERE state = 'inProgress';
