@@ -24,8 +24,17 @@ demo: $(VENV)/ready ## Run the example shop: orders, mails, a crash, and what su
 	@$(PYTHON) -m examples.shop.demo
 
 .PHONY: test
-test: $(VENV)/ready ## Run the tests in parallel (ARGS="-k cancel" for some)
+test: $(VENV)/ready postgresql ## Run the tests in parallel (ARGS="-k cancel" for some)
 	@$(PYTHON) -m pytest -q -n auto --dist worksteal $(ARGS)
+
+# The tests start a server by themselves, of the machine's own PostgreSQL where it has one. To use one that runs:
+# make test DULY_TEST_POSTGRESQL=postgresql://postgres@127.0.0.1:5432/postgres
+.PHONY: postgresql
+postgresql: $(VENV)/ready
+	@$(PYTHON) -m tests.postgres --find >/dev/null 2>&1 || { \
+		echo "No PostgreSQL on this machine: installing one in $(VENV) (once) …"; \
+		$(PIP) install --no-deps --target $(VENV)/postgresql -r requirements/postgresql.txt; \
+	}
 
 .PHONY: check
 check: $(VENV)/ready ## Check lint, format, types and the direction of imports
@@ -74,7 +83,7 @@ clean: ## Remove .venv, caches and builds
 	@find . -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # Made from nothing when the lock changes, so that it never holds more than the lock names.
-$(VENV)/locked: requirements/dev.txt
+$(VENV)/locked: requirements/dev.txt requirements/postgresql.txt
 	@for python in $(or $(PYTHON3),python3 python3.13 python3.12 python3.11 python3.14 python); do \
 		if "$$python" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 			echo "Setting up .venv with $$("$$python" --version) (a minute, once) …"; \

@@ -1,9 +1,13 @@
 """What every test may use."""
 
+import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests import postgres
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a shell: the processes that tests start, and send Ctrl-C to, would ignore it as well.
@@ -20,3 +24,51 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def file_database(tmp_path: Path) -> str:
     """The URL of an empty database in a file: for what outlives a process, or has several."""
     return f"sqlite:///{tmp_path / 'test.db'}"
+
+
+# --- PostgreSQL -----------------------------------------------------------------------------------------------------
+
+SERVER = pytest.StashKey[postgres.Server]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One server for all workers: it is started by the process that starts them, and told by the environment."""
+    starts_workers = not hasattr(config, "workerinput") and bool(config.getoption("tx", None))
+    if not starts_workers or config.option.collectonly or postgres.VARIABLE in os.environ:
+        return
+    if postgres.find_binaries() is not None:
+        server = config.stash[SERVER] = postgres.Server.start()
+        os.environ[postgres.VARIABLE] = server.url()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    server = config.stash.get(SERVER, None)
+    if server is not None:
+        del os.environ[postgres.VARIABLE]
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """The URL of a server, of its superuser. A test makes databases there only under names of its own."""
+    named = os.environ.get(postgres.VARIABLE)
+    if named is not None:
+        yield named
+    else:
+        with postgres.Server.start() as server:
+            yield server.url()
+
+
+@pytest.fixture(scope="session")
+def postgresql_database(postgresql_server: str) -> str:
+    """The URL of this worker's database, made once. For a test: `postgresql_url`."""
+    url = postgres.create_database(postgresql_server, f"duly_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}")
+    postgres.prepare(url)
+    return url
+
+
+@pytest.fixture
+def postgresql_url(postgresql_database: str) -> str:
+    """The URL of a database on PostgreSQL that is empty, and nobody else's as long as the test runs."""
+    postgres.empty(postgresql_database)
+    return postgresql_database
