@@ -3,7 +3,6 @@
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,16 +13,31 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(params=["file", "memory"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database: every rule holds on a file and in memory."""
-    return f"sqlite:///{tmp_path / 'test.db'}" if request.param == "file" else "sqlite:///:memory:"
+@pytest.fixture(params=["file", "memory", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database: every rule holds on every engine."""
+    return database_of(request, request.param)
+
+
+@pytest.fixture(params=["file", "postgresql"])
+def lasting_database(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database that outlives a process, or has several."""
+    return database_of(request, request.param)
 
 
 @pytest.fixture
-def file_database(tmp_path: Path) -> str:
-    """The URL of an empty database in a file: for what outlives a process, or has several."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+def file_database(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database in a file."""
+    return database_of(request, "file")
+
+
+def database_of(request: pytest.FixtureRequest, engine: str) -> str:
+    if engine == "memory":
+        return "sqlite:///:memory:"
+    if engine == "file":
+        return f"sqlite:///{request.getfixturevalue('tmp_path') / 'test.db'}"
+    url: str = request.getfixturevalue("postgresql_url")
+    return url
 
 
 # --- PostgreSQL -----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 folder nor a server that the user named.
 """
 
+import asyncio
 import ctypes
 import fcntl
 import os
@@ -27,6 +28,9 @@ from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
+
+from duly._ground.clock import SystemClock
+from duly._store.open import make_store
 
 # Where a user has named a server to use, and where a test run names its own to its workers.
 VARIABLE = "DULY_TEST_POSTGRESQL"
@@ -366,7 +370,8 @@ def create_database(server: str, name: str) -> str:
 
 
 def prepare(url: str) -> None:
-    """Hook: makes what every test finds in its database, once, after its creation. The schema `duly` comes here."""
+    """What every test finds in its database, made once, after its creation: duly's schema."""
+    asyncio.run(make_store(url, SystemClock()).migrate())
 
 
 def empty(url: str) -> None:
@@ -396,7 +401,7 @@ WHERE datname = current_database() AND pid <> pg_backend_pid()
 # Deleting is what costs least where there is little.
 LIST_TABLES = """
 SELECT schemaname, tablename, pg_relation_size(format('%I.%I', schemaname, tablename)::regclass) > 1000000
-FROM pg_tables WHERE (schemaname = 'duly' AND tablename <> 'schema_version') OR schemaname = 'public'
+FROM pg_tables WHERE (schemaname = 'duly' AND tablename NOT IN ('schema_version', 'catalog')) OR schemaname = 'public'
 """
 RESTART_SEQUENCES = """
 SELECT setval(format('%I.%I', schemaname, sequencename), start_value, false)

@@ -65,11 +65,11 @@ class FaultyStore(StoreView):
         self.fail_after: list[Exception] = []
         self.transactions = 0
 
-    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /, *, claims: bool = False) -> T:
         self.transactions += 1
         if self.fail:
             raise self.fail.pop(0)
-        result = await self._store.transact(body)
+        result = await self._store.transact(body, claims=claims)
         if self.fail_after:
             raise self.fail_after.pop(0)
         return result

@@ -105,7 +105,7 @@ class JobFaults(FaultyStore):
     before: list[Exception]
     after: list[Exception]
 
-    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /, *, claims: bool = False) -> T:
         used: list[str] = []
 
         async def watched(tx: Transaction) -> T:
@@ -115,7 +115,7 @@ class JobFaults(FaultyStore):
                 raise self.before.pop(0)
             return result
 
-        result = await super().transact(watched)
+        result = await super().transact(watched, claims=claims)
         if self.verb in used and self.after:
             raise self.after.pop(0)
         return result

@@ -83,7 +83,7 @@ class CommitFaults(FaultyStore):
     before: list[Exception]
     after: list[Exception]
 
-    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /, *, claims: bool = False) -> T:
         ran = False
 
         async def contested(tx: Transaction) -> T:
@@ -95,7 +95,7 @@ class CommitFaults(FaultyStore):
                 raise self.before.pop(0)
             return result
 
-        result = await super().transact(contested)
+        result = await super().transact(contested, claims=claims)
         if ran and self.after:
             raise self.after.pop(0)
         return result
@@ -117,7 +117,7 @@ class VerbFaults(FaultyStore):
     sticky: bool
     faults: list[Exception]
 
-    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /, *, claims: bool = False) -> T:
         return await super().transact(lambda tx: body(cast("Transaction", _FailingTransaction(tx, self))))
 
 

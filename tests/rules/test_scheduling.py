@@ -1020,16 +1020,16 @@ class LosingStore(FaultyStore):
         super().__init__(url, clock)
         self.losses = 0
 
-    async def transact(self, body: Callable[[Any], Awaitable[T]], /) -> T:
+    async def transact(self, body: Callable[[Any], Awaitable[T]], /, *, claims: bool = False) -> T:
         if self.losses == 0:
-            return await super().transact(body)
+            return await super().transact(body, claims=claims)
         self.losses -= 1
 
         async def loses(tx: Any) -> T:
             await body(tx)
             raise ConflictError("lost against another transaction")
 
-        return await super().transact(loses)
+        return await super().transact(loses, claims=claims)
 
 
 async def test_S4_a_retried_attempt_leaves_no_job(database: str) -> None:
@@ -1420,9 +1420,9 @@ class CountingStore(FaultyStore):
         self.calls += 1
         return await super().read(body)
 
-    async def transact(self, body: Callable[[Any], Awaitable[T]], /) -> T:
+    async def transact(self, body: Callable[[Any], Awaitable[T]], /, *, claims: bool = False) -> T:
         self.calls += 1
-        return await super().transact(body)
+        return await super().transact(body, claims=claims)
 
 
 async def test_S8_an_idle_worker_does_nothing(database: str) -> None:

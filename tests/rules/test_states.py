@@ -365,7 +365,7 @@ async def test_retention_many_are_deleted_in_batches_with_their_long_arguments(d
 class PruneCounts(FaultyStore):
     """Notes how many jobs each transaction deletes."""
 
-    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /, *, claims: bool = False) -> T:
         return await super().transact(lambda tx: body(cast("Transaction", _NotingPrunes(tx))))
 
 

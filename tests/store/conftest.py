@@ -9,19 +9,33 @@ import pytest
 from duly._ground.clock import Clock, SystemClock
 from duly._model.schema import Table
 from duly._store.port import Store
+from tests import postgres
 from tests.store.engines import ENGINES, Engine
 
 
 @pytest.fixture(params=ENGINES, ids=lambda engine: engine.name)
 def engine(request: pytest.FixtureRequest) -> Engine:
-    found: Engine = request.param
-    return found
+    return prepared(request)
 
 
 @pytest.fixture(params=[engine for engine in ENGINES if engine.durable], ids=lambda engine: engine.name)
 def durable_engine(request: pytest.FixtureRequest) -> Engine:
-    found: Engine = request.param
-    return found
+    return prepared(request)
+
+
+def empty_database(engine: Engine, folder: Path, request: pytest.FixtureRequest) -> None:
+    """An empty database for an engine in a folder: also for each of many examples of one test."""
+    if engine.name == "postgresql":
+        url: str = request.getfixturevalue("postgresql_database")
+        postgres.empty(url)
+        (folder / "postgresql").write_text(url)
+
+
+def prepared(request: pytest.FixtureRequest) -> Engine:
+    """The engine that a test is for, with an empty database in its folder."""
+    engine: Engine = request.param
+    empty_database(engine, request.getfixturevalue("tmp_path"), request)
+    return engine
 
 
 class Stores:

@@ -17,7 +17,8 @@ class Engine:
 
     Args:
         name: For the tests' names.
-        make: A store that is not opened yet, on the one database that belongs to a temporary folder.
+        make: A store that is not opened yet, on the one database that belongs to a temporary folder. For PostgreSQL its
+            URL stands there, in the file `postgresql`.
         durable: Whether the database outlives the store: it can be opened again, and by several stores at once.
         snapshots: Whether reads go on beside a commit. Where they don't, they take turns with it.
     """
@@ -36,7 +37,12 @@ def _sqlite_memory(_: Path, clock: Clock) -> Store:
     return make_store("sqlite:///:memory:", clock)
 
 
+def _postgresql(folder: Path, clock: Clock) -> Store:
+    return make_store((folder / "postgresql").read_text(), clock)
+
+
 ENGINES = [
     Engine("sqlite-file", _sqlite_file, durable=True, snapshots=True),
     Engine("sqlite-memory", _sqlite_memory, durable=False, snapshots=False),
+    Engine("postgresql", _postgresql, durable=True, snapshots=True),
 ]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from duly._ground.clock import SystemClock
@@ -22,7 +22,7 @@ from duly._model.job import Job, settle
 from duly._model.schema import Index
 from duly._store.port import Position, Store, Transaction
 from duly.errors import StoreError
-from tests.store.conftest import Stores
+from tests.store.conftest import Stores, empty_database
 from tests.store.engines import ENGINES, Engine
 from tests.store.rows import NOTES, NOW, new_id, new_job
 
@@ -143,11 +143,13 @@ async def compare(tx: Transaction, model: Model, index: int) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(bodies=BODIES)
 def test_what_is_kept_back_comes_to_the_same_as_what_happens_at_once(
-    engine: Engine, bodies: list[tuple[list[tuple[Any, ...]], bool]]
+    request: pytest.FixtureRequest, engine: Engine, bodies: list[tuple[list[tuple[Any, ...]], bool]]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
+        empty_database(engine, Path(folder), request)
         store = engine.make(Path(folder), SystemClock())
         asyncio.run(run_all(store, bodies))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from duly._ground import values
@@ -17,7 +17,7 @@ from duly._store.port import Entry, Position, Store, StoredIndex, Transaction
 from duly.errors import StoreError
 from tests.ground.strategies import keys
 from tests.ground.strategies import values as any_values
-from tests.store.conftest import Stores
+from tests.store.conftest import Stores, empty_database
 from tests.store.engines import ENGINES, Engine
 from tests.store.rows import NOTES, new_id, put
 
@@ -250,8 +250,11 @@ async def test_a_read_of_long_ago_does_not_make_writers_forget_an_index(durable_
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(documents=st.lists(st.dictionaries(keys, any_values, max_size=4), min_size=1, max_size=5))
-def test_every_value_comes_through_the_engine_exactly(engine: Engine, documents: list[dict[str, Any]]) -> None:
+def test_every_value_comes_through_the_engine_exactly(
+    request: pytest.FixtureRequest, engine: Engine, documents: list[dict[str, Any]]
+) -> None:
     async def through(store: Store) -> list[Any]:
         await store.open([])
         try:
@@ -265,6 +268,7 @@ def test_every_value_comes_through_the_engine_exactly(engine: Engine, documents:
             await store.close()
 
     with tempfile.TemporaryDirectory() as folder:
+        empty_database(engine, Path(folder), request)
         found = asyncio.run(through(engine.make(Path(folder), SystemClock())))
     # By their text, which tells 1 from 1.0, 0.0 from -0.0, and one NaN from no other.
     assert [values.encode(document) for document in found] == [values.encode(document) for document in documents]

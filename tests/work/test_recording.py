@@ -24,11 +24,11 @@ class Outage(FaultyStore):
     down = False
     refused = 0
 
-    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+    async def transact(self, body: Callable[[Transaction], Awaitable[T]], /, *, claims: bool = False) -> T:
         if self.down:
             self.refused += 1
             raise StoreUnavailableError("the store is down")
-        return await super().transact(body)
+        return await super().transact(body, claims=claims)
 
 
 class Stage:

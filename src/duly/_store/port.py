@@ -150,7 +150,7 @@ class Transaction(Protocol):
 
     @property
     def asking(self) -> int:
-        """How many of its verbs wait for the engine at the moment: whoever waits for them does not wait for the world."""
+        """How many of its verbs wait for the engine at the moment: who waits for them does not wait for the world."""
         ...
 
     @property
@@ -191,8 +191,10 @@ class Store(Protocol):
         ...
 
     async def open(self, tables: Sequence[Table[Any]]) -> None:
-        """Connects, and makes the indexes that the tables declare and the store lacks. An embedded engine migrates, too;
-        one that others share refuses a schema that is not up to date."""
+        """Connects, and makes the indexes that the tables declare and the store lacks.
+
+        An embedded engine migrates, too; one that others share refuses a schema that is not up to date.
+        """
         ...
 
     async def close(self) -> None: ...

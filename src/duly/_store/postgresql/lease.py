@@ -80,9 +80,17 @@ class PostgreSQLLease:
         with self._lock:
             with contextlib.suppress(Exception):
                 self._execute("worker_delete", self._worker)
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._disconnect()
+
+    def disconnect(self) -> None:
+        """Without giving it back: it expires."""
+        with self._lock:
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
         self._thread.shutdown(wait=False)
 
     def _execute(self, name: str, *parameters: Any) -> list[Any]:

@@ -76,6 +76,7 @@ class PostgreSQLStore:
         self._requests: deque[Request] = deque()
         self._groups: set[asyncio.Task[None]] = set()
         self._draining = 0
+        self._leases: list[PostgreSQLLease] = []
         self._opened = False
 
     @property
@@ -123,6 +124,9 @@ class PostgreSQLStore:
         while self._groups:
             await asyncio.wait(self._groups)
         await self._waking.stop()
+        for lease in self._leases:
+            lease.disconnect()
+        self._leases.clear()
         await self._pool.close()
 
     # Indexes.
@@ -301,7 +305,7 @@ class PostgreSQLStore:
         Raises:
             ConflictError, StoreError: Nothing of it was committed, and nobody has an answer.
         """
-        tx = PostgreSQLTransaction(self._pool, self._shared, writable=True, fresh=claims)
+        tx = PostgreSQLTransaction(self._pool, self._shared, writable=True, claims=claims)
         failed: dict[Request, BaseException] = {}
         started = self._clock.monotonic()
         try:
@@ -401,7 +405,9 @@ class PostgreSQLStore:
             json.dumps(functions),
             follow=self._follow,
         )
+        self._leases.append(lease)
         await lease.ensure()
+        await self._waking.poll()
         self._waking.start()
         self._waking.tell({"upkeep": None})
         return lease

@@ -42,15 +42,15 @@ class PostgreSQLTransaction(BufferedTransaction):
         pool: Where it gets a connection, once it needs one.
         shared: What the transactions of a store share.
         writable: Whether it may write.
-        fresh: Whether it looks for due work first of all, and so reserves some before it begins.
+        claims: Whether it looks for due work first of all, and so reserves some before it begins.
     """
 
-    def __init__(self, pool: Pool, shared: Shared, *, writable: bool, fresh: bool = False) -> None:
+    def __init__(self, pool: Pool, shared: Shared, *, writable: bool, claims: bool = False) -> None:
         super().__init__(writable=writable)
         self._pool = pool
         self._wire: Wire | None = None
         self._shared = shared
-        self._may_reserve = fresh
+        self._claims = claims
         self._begun = False
         self._connecting = asyncio.Lock()
         # What goes out with the next question; how many rows each of it must change, if that is known.
@@ -65,8 +65,6 @@ class PostgreSQLTransaction(BufferedTransaction):
         self.new_tables: dict[str, str] = {}
         self._catalog: Catalog | None = None
         self._catalog_version = 0
-        # Reserved, and nobody began to run them yet.
-        self.reserved: dict[str, Job] = {}
         # How many questions are on the way: a mutation that waits for one does not wait for the world.
         self.asking = 0
 
@@ -128,14 +126,13 @@ class PostgreSQLTransaction(BufferedTransaction):
 
     def _check_catalog(self, version: int) -> None:
         self._catalog_version = version
-        if self._shared.catalog is not None and self._shared.catalog.version != version:
+        if self._catalog is not None and self._catalog.version != version:
+            # It has written documents without the entries of an index that is new.
             self._shared.catalog = None
-            if self._catalog is not None:
-                # It has written documents without the entries of an index that is new.
-                self.lost = self._shared.overtaken()
-                raise self.lost
-        elif self._catalog is None:
-            self._catalog = self._shared.catalog
+            self.lost = self._shared.overtaken()
+            raise self.lost
+        known = self._shared.catalog
+        self._catalog = known if known is not None and known.version == version else None
 
     def _lose(self, error: psycopg.Error) -> DulyError:
         """The server gives the whole transaction up at the first error."""
@@ -179,10 +176,13 @@ class PostgreSQLTransaction(BufferedTransaction):
         Raises:
             ConflictError, StoreError: It is not.
         """
-        if self._wire is None:
-            return True
+        if not self._begun:
+            if self._catalog is None:
+                return True
+            await self._exchange()  # is what it took for granted so?
+        wire = await self._connect()
         try:
-            await self._wire.run([Statement("COMMIT")])
+            await wire.run([Statement("COMMIT")])
         except psycopg.Error as error:
             if is_connection_lost(error) and self.number is not None:
                 return False
@@ -221,7 +221,6 @@ class PostgreSQLTransaction(BufferedTransaction):
                 moved.append(row)
             else:
                 placed.append((*row, place))
-            self.reserved.pop(row[0], None)
         if placed:
             self._put_in_queue("job_update", placed)
         if moved:
@@ -292,13 +291,16 @@ class PostgreSQLTransaction(BufferedTransaction):
             self._catalog = shared.catalog
             if self._begun or self._catalog is None:
                 rows = await self._ask("indexes_list")
-                self._catalog = shared.catalog = Catalog.of(self._catalog_version, rows)
+                self._catalog = Catalog.of(self._catalog_version, rows)
+                if self._writable:
+                    # A reader's snapshot may be older than an index that writers have to keep up.
+                    shared.catalog = self._catalog
         return self._catalog.indexes.get(tag, ())
 
     async def create_index(self, tag: str, index: Index) -> StoredIndex:
         rows = await self._write_now("indexes_insert", tag, index.name, json.dumps(index.fields))
         await self._write_now("catalog_grow")
-        self._catalog = None
+        self._catalog = self._shared.catalog = None
         return StoredIndex(rows[0][0], index)
 
     async def unfilled_indexes(self) -> list[tuple[str, StoredIndex]]:
@@ -321,6 +323,7 @@ class PostgreSQLTransaction(BufferedTransaction):
         """A statement of its own, for what is written too rarely to be kept back."""
         self._refuse()
         self.flush(for_write=True)
+        self._known.clear()
         self._handed_over = True
         return await self._ask(name, *parameters)
 
@@ -369,33 +372,47 @@ class PostgreSQLTransaction(BufferedTransaction):
         return cast("int", (await self._scan("jobs_count", after, before))[0][0])
 
     async def due_jobs(self, kind: JobKind, now: float, limit: int) -> list[Job]:
-        return await self._reserve("jobs_reserve", kind, now, limit)
+        if self._claims:
+            return await self._reserve("jobs_reserve", kind, now, limit)
+        return await self._look("jobs_due", kind, now, limit)
 
     async def parked_jobs(self, name: str, now: float, limit: int) -> list[Job]:
-        return await self._reserve("jobs_reserve_parked", name, now, limit)
+        if self._claims:
+            return await self._reserve("jobs_reserve_parked", name, now, limit)
+        return await self._look("jobs_parked", name, now, limit)
 
     async def _reserve(self, statement: str, key: str, now: float, limit: int) -> list[Job]:
         """What is reserved is newer than what a transaction sees that has begun: then there is nothing for it."""
-        if self._begun or not self._may_reserve:
+        if self._begun:
             return []
         shared = self._shared
         reserve = self._statement(statement, key, now, limit, shared.worker, now + shared.lease_ms)
         jobs = self._placed((await self._aside(reserve))[0].rows)
         jobs.sort(key=lambda job: (job.due, job.id))
         for job in jobs:
-            self._known[job.id] = self.reserved[job.id] = job
+            self._known[job.id] = job
             if len(self._wanted) < _PREFETCHED_MAX:
                 # A job's arguments tell what it will read first.
                 self._wanted.update(_ID.findall(job.args))
         return jobs
 
+    async def _look(self, statement: str, key: str, now: float, limit: int) -> list[Job]:
+        jobs = self._placed(await self._scan(statement, key, now, limit))
+        self._known.update((job.id, job) for job in jobs)
+        return jobs
+
     async def next_due(self, kind: JobKind) -> float | None:
-        now = self._shared.clock.now_ms()
-        due, free = (await self._aside(self._statement("jobs_next_due", kind, now, self._shared.worker)))[0].rows[0]
-        return min((time for time in (due, free) if time is not None), default=None)
+        parameters = (kind, self._shared.clock.now_ms(), self._shared.worker)
+        if self._claims:
+            rows = (await self._aside(self._statement("jobs_next_due", *parameters)))[0].rows
+        else:
+            rows = await self._scan("jobs_next_due", *parameters)
+        return min((time for time in rows[0] if time is not None), default=None)
 
     async def parked_names(self) -> list[tuple[str, float]]:
-        return [(name, due) for name, due in (await self._aside(self._statement("parked_names")))[0].rows]
+        if self._claims:
+            return (await self._aside(self._statement("parked_names")))[0].rows
+        return await self._scan("parked_names")
 
     async def get_arguments(self, job: Job) -> str:
         return job.args or cast("str", (await self._ask("job_arguments_get", job.id))[0][0])

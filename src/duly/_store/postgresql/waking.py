@@ -2,7 +2,7 @@
 
 A notification is a hint that may get lost, or never come at all: through a pooler that gives each transaction another
 session, or on a distributed database that knows none. So every worker also asks once a second what is due next, in one
-statement; and what is due later than that is not worth a notification.
+statement.
 """
 
 import asyncio
@@ -51,6 +51,7 @@ class Waking:
         self._tasks: set[asyncio.Task[None]] = set()
         self._unsent: dict[Topic, float | None] = {}
         self._sender: asyncio.Task[None] | None = None
+        self._glance = asyncio.Event()
         self._polled: dict[Topic, float | None] = {}
         # The ids of the other workers, as of the last poll.
         self.others: str | None = None
@@ -59,12 +60,10 @@ class Waking:
 
     def tell(self, made_work: dict[Topic, float | None]) -> None:
         """After a commit: wakes our own sleepers, and soon those of others."""
-        soon = self._shared.clock.now_ms() + _POLL_S * 1_000
         for topic, due in made_work.items():
             self._signal.notify(topic, due)
-            alone = self._shared.worker and self.others is None and topic != "upkeep"
-            if alone or (due is not None and due > soon):
-                continue
+            if self._shared.worker and self.others is None and topic != "upkeep":
+                continue  # there is nobody
             earliest = self._unsent.get(topic, due)
             self._unsent[topic] = None if due is None or earliest is None else min(due, earliest)
         if self._unsent and self._sender is None:
@@ -121,6 +120,8 @@ class Waking:
     def _receive(self, payload: str) -> None:
         for token in payload.split():
             topic = _TOPICS.get(token[0])
+            if topic == "upkeep":
+                self._glance.set()
             if topic is not None:
                 with contextlib.suppress(ValueError):
                     self._signal.notify(topic, float(token[1:]) if token[1:] else None)
@@ -131,11 +132,20 @@ class Waking:
 
     async def _poll(self) -> None:
         while True:
+            await self._until_next_poll()
             with contextlib.suppress(DulyError):
-                await self._poll_once()
-            await self._shared.clock.sleep(_POLL_S)
+                await self.poll()
 
-    async def _poll_once(self) -> None:
+    async def _until_next_poll(self) -> None:
+        """A second; less if somebody came or went."""
+        timer = self._shared.clock.call_later(_POLL_S, self._glance.set)
+        try:
+            await self._glance.wait()
+        finally:
+            timer.cancel()
+            self._glance.clear()
+
+    async def poll(self) -> None:
         shared = self._shared
         now = shared.clock.now_ms()
         answers = await self._ask([Statement(shared.sql["poll"], (now, shared.worker))])

@@ -125,7 +125,8 @@ class Wire:
             break_off(self._connection.fileno())
 
     async def close(self) -> None:
-        await self._connection.close()
+        async with self._lock:  # what is still on the wire has its end first: the driver would read freed memory
+            await self._connection.close()
 
 
 def break_off(file: int) -> None:

@@ -1,2 +1,2 @@
 -- Every index that is kept up.
-SELECT id, tag, name, fields, ready FROM {schema}.indexes;
+SELECT id, tag, name, fields, ready FROM {schema}.indexes ORDER BY id;
