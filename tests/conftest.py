@@ -25,6 +25,12 @@ def lasting_database(request: pytest.FixtureRequest) -> str:
     return database_of(request, request.param)
 
 
+@pytest.fixture(params=["file", "memory"])
+def embedded_database(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty SQLite database: for what only that engine can be made to do."""
+    return database_of(request, request.param)
+
+
 @pytest.fixture
 def file_database(request: pytest.FixtureRequest) -> str:
     """The URL of an empty database in a file."""

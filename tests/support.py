@@ -47,8 +47,20 @@ class ManualClock(VirtualClock):
         await self._settle()
 
     async def _settle(self) -> None:
-        for _ in range(50):
-            await asyncio.sleep(0)
+        await turns()
+        while any(task.get_name() in ON_THE_WIRE for task in asyncio.all_tasks()):
+            # What a server is asked takes real time.
+            await asyncio.sleep(0.0005)
+            await turns()
+
+
+ON_THE_WIRE = ("duly statement", "duly connect")
+
+
+async def turns() -> None:
+    """Lets what is ready run."""
+    for _ in range(50):
+        await asyncio.sleep(0)
 
 
 class FaultyStore(StoreView):

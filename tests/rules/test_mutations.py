@@ -118,7 +118,9 @@ class VerbFaults(FaultyStore):
     faults: list[Exception]
 
     async def transact(self, body: Callable[[Transaction], Awaitable[T]], /, *, claims: bool = False) -> T:
-        return await super().transact(lambda tx: body(cast("Transaction", _FailingTransaction(tx, self))))
+        return await super().transact(
+            lambda tx: body(cast("Transaction", _FailingTransaction(tx, self))), claims=claims
+        )
 
 
 class _FailingTransaction:
@@ -754,8 +756,8 @@ async def test_M3_a_fault_that_the_function_swallows_is_a_fault_all_the_same(dat
         assert await app.query(ledger) == ["first", "second"]
 
 
-async def test_M3_a_full_disk_puts_off_only_what_does_not_fit(database: str) -> None:
-    app = duly.App(__name__, database=database)
+async def test_M3_a_full_disk_puts_off_only_what_does_not_fit(embedded_database: str) -> None:
+    app = duly.App(__name__, database=embedded_database)
     app._parts = Parts(entropy=HalfLuck())
     async with app:
         await app.mutation(enter, "before")
@@ -788,8 +790,8 @@ async def test_M3_a_full_disk_puts_off_only_what_does_not_fit(database: str) -> 
         assert len(await app.query(ledger)) == 7
 
 
-async def test_M3_after_a_fault_nothing_more_is_written(database: str) -> None:
-    app = duly.App(__name__, database=database)
+async def test_M3_after_a_fault_nothing_more_is_written(embedded_database: str) -> None:
+    app = duly.App(__name__, database=embedded_database)
     app._parts = Parts(entropy=HalfLuck())
     async with app:
         await app.mutation(enter, "before")

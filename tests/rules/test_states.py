@@ -341,13 +341,13 @@ async def test_retention_many_are_deleted_in_batches_with_their_long_arguments(d
         long = "x" * 2_000
         await app.mutation(enter_many, 900, "short")
         await app.mutation(enter_many, 300, long)
-        writer = cast("Any", app._store)._writer
+        writer = getattr(app._store, "_writer", None)  # SQLite keeps long arguments apart
 
         async def all_done() -> bool:
             return all(job["state"]["kind"] == "success" for job in await app.query(all_jobs))
 
         await eventually(all_done)
-        assert writer.execute("SELECT count(*) FROM _scheduled_arguments").fetchall() == [(300,)]
+        assert writer is None or writer.execute("SELECT count(*) FROM _scheduled_arguments").fetchall() == [(300,)]
         kept = await app.scheduler.run_after(timedelta(days=30), enter, long)
         counts: list[int] = []
 
@@ -358,7 +358,7 @@ async def test_retention_many_are_deleted_in_batches_with_their_long_arguments(d
         turning = asyncio.create_task(clock.advance(7 * DAY_S + 1))
         await eventually(gone)
         await turning
-        assert writer.execute("SELECT id FROM _scheduled_arguments").fetchall() == [(kept,)]
+        assert writer is None or writer.execute("SELECT id FROM _scheduled_arguments").fetchall() == [(kept,)]
         assert len(await app.query(all_jobs)) == 1
 
 
@@ -366,7 +366,7 @@ class PruneCounts(FaultyStore):
     """Notes how many jobs each transaction deletes."""
 
     async def transact(self, body: Callable[[Transaction], Awaitable[T]], /, *, claims: bool = False) -> T:
-        return await super().transact(lambda tx: body(cast("Transaction", _NotingPrunes(tx))))
+        return await super().transact(lambda tx: body(cast("Transaction", _NotingPrunes(tx))), claims=claims)
 
 
 class _NotingPrunes:

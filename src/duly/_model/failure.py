@@ -23,8 +23,8 @@ def describe_failure(error: BaseException) -> str:
     if len(text) > _CHARACTERS_MAX:
         half = _CHARACTERS_MAX // 2
         text = f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"
-    # A database takes valid Unicode only.
-    return text.encode("utf-8", "backslashreplace").decode()
+    # A database takes valid Unicode only, and PostgreSQL no NUL.
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def _describe_one(error: BaseException) -> str:

@@ -65,10 +65,11 @@ class Wire:
     async def connect(cls, address: Address) -> "Wire":
         """Raises `StoreError` or `StoreUnavailableError`."""
         options = {name: value for name, value in KEEPALIVE.items() if f"{name}=" not in address.conninfo}
+        connecting = AsyncConnection.connect(
+            address.conninfo, autocommit=True, prepare_threshold=None, cursor_factory=AsyncRawCursor, **options
+        )
         try:
-            connection = await AsyncConnection.connect(
-                address.conninfo, autocommit=True, prepare_threshold=None, cursor_factory=AsyncRawCursor, **options
-            )
+            connection = await asyncio.get_running_loop().create_task(connecting, name="duly connect")
         except psycopg.Error as error:
             raise translate(error, address.where) from error
         return cls(connection, address.where)

@@ -1,9 +1,10 @@
 -- The same of work that others could not run, of one function that this worker has. Usually there is none.
+-- What this worker reserved before, and not in this look, it gave up: it may have it again.
 UPDATE {schema}.scheduled_functions AS j SET reserved_by = $4, reserved_until = $5
 FROM (
   SELECT c.ctid AS place FROM {schema}.scheduled_functions AS c
   WHERE c.name = $1 AND c.state = 'pending' AND c.parked AND c.due <= $2
-    AND (c.reserved_until IS NULL OR c.reserved_until <= $2 OR c.reserved_by = $4)
+    AND (c.reserved_until IS NULL OR c.reserved_until <= $2 OR (c.reserved_by = $4 AND c.reserved_until <> $5))
   ORDER BY c.due, c.id LIMIT $3
   FOR NO KEY UPDATE SKIP LOCKED
 ) AS found
