@@ -118,9 +118,10 @@ class VerbFaults(FaultyStore):
     faults: list[Exception]
 
     async def transact(self, body: Callable[[Transaction], Awaitable[T]], /, *, claims: bool = False) -> T:
-        return await super().transact(
-            lambda tx: body(cast("Transaction", _FailingTransaction(tx, self))), claims=claims
-        )
+        def failing(tx: Transaction) -> Awaitable[T]:
+            return body(cast("Transaction", _FailingTransaction(tx, self)))
+
+        return await super().transact(failing, claims=claims)
 
 
 class _FailingTransaction:

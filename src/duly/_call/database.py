@@ -8,7 +8,7 @@ from pydantic_core import PydanticSerializationError
 
 from duly._call.query import Query
 from duly._call.registry import SYSTEM_TAG
-from duly._call.scope import Scope
+from duly._call.scope import Scope, operation
 from duly._ground import values
 from duly._ground.clock import datetime_of
 from duly._ground.ids import Id, PlainText, check_id, creation_time_of
@@ -130,6 +130,7 @@ class SystemReader:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
+    @operation
     async def get(self, id: Id[ScheduledFunction] | str, /) -> ScheduledFunction | None:
         """A scheduled function by its id; None if there is none (any more).
 
@@ -180,6 +181,7 @@ class DatabaseReader:
     async def get(self, id: Id[D], /) -> D | None: ...
     @overload
     async def get(self, id: PlainText, /) -> dict[str, Any] | None: ...
+    @operation
     async def get(self, id: Any, /) -> Any:
         """A document by its id; None if there is none. It carries `_id` and `_creationTime`.
 
@@ -240,6 +242,7 @@ class DatabaseWriter(DatabaseReader):
     async def insert(self, table: Table[D], document: "D | _Never[D]", /) -> Id[D]: ...
     @overload
     async def insert(self, table: str, document: Mapping[str, Any], /) -> Id[dict[str, Any]]: ...
+    @operation
     async def insert(self, table: Any, document: Any, /) -> Id[Any]:
         """Adds a document and returns its id.
 
@@ -271,6 +274,7 @@ class DatabaseWriter(DatabaseReader):
                 await scope.tx.insert_entry(index.id, Position(index_key(index.spec, fields), id))
         return id
 
+    @operation
     async def patch(self, id: Id[Any], fields: Mapping[str, Any], /) -> None:
         """Changes some fields of a document; the rest stay. A shallow merge: a dict replaces a dict.
 
@@ -293,6 +297,7 @@ class DatabaseWriter(DatabaseReader):
         merged = {name: value for name, value in merged.items() if value is not UNSET}
         await self._write(table, id, before, merged)
 
+    @operation
     async def replace(self, id: Id[D], document: "D | _Never[D]", /) -> None:
         """Changes a document as a whole.
 
@@ -310,6 +315,7 @@ class DatabaseWriter(DatabaseReader):
             raise SchemaError(f"a document of table {table.name!r} must be a dict, not {document!r}")
         await self._write(table, id, before, _without_system_fields(id, document))
 
+    @operation
     async def delete(self, id: Id[Any], /) -> None:
         """Removes a document.
 

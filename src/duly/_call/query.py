@@ -228,6 +228,9 @@ class Query(Generic[D]):
         """
         if self._predicates:
             return len(await self.collect())
+        return await self._scope.operation(self._count())
+
+    async def _count(self) -> int:
         if self._scope.enter():
             await self._scope.turn()
         return await self._source.count(self._scope, self._index, self._after, self._before)
@@ -246,10 +249,8 @@ class Query(Generic[D]):
 
     async def _iterate(self, after: Position, before: Position, batch: int) -> AsyncIterator[tuple[Position, D]]:
         while True:
-            if self._scope.enter():
-                await self._scope.turn()
             batch = min(batch, _BATCH_MAX)
-            rows = await self._source.scan(self._scope, self._index, after, before, self._descending, batch)
+            rows = await self._scope.operation(self._scan(after, before, batch))
             for position, document in rows:
                 # A position at a time, so that what is changed while iterating neither repeats nor hides another.
                 if all(predicate(cast("D", document)) for predicate in self._predicates):
@@ -258,6 +259,11 @@ class Query(Generic[D]):
                 return
             after, before = (after, rows[-1][0]) if self._descending else (rows[-1][0], before)
             batch *= 2
+
+    async def _scan(self, after: Position, before: Position, batch: int) -> list[tuple[Position, dict[str, Any]]]:
+        if self._scope.enter():
+            await self._scope.turn()
+        return await self._source.scan(self._scope, self._index, after, before, self._descending, batch)
 
     async def paginate(self, cursor: str | None = None, page_size: int = 50) -> Page[D]:
         """One page of the documents.

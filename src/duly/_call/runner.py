@@ -92,6 +92,9 @@ class Runner:
     # From inside a transaction.
 
     async def query_within(self, scope: Scope, target: Target, args: tuple[Any, ...], kwargs: Arguments) -> Any:
+        return await scope.operation(self._query_within(scope, target, args, kwargs), runs_function=True)
+
+    async def _query_within(self, scope: Scope, target: Target, args: tuple[Any, ...], kwargs: Arguments) -> Any:
         if scope.enter():
             await scope.turn()
         function, arguments = self._prepare("query", target, args, kwargs, nested=True)
@@ -227,6 +230,8 @@ class Runner:
                 result = await Drive(coroutine, awaited, context, scope, self._waits)
         finally:
             scope.open = False
+            if scope.underway:
+                await scope.quiet()
         scope.check_ended()
         return function.signature.check_return(result, self.environment.registry.tags), scope.events
 

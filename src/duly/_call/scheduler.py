@@ -153,7 +153,7 @@ class Scheduler:
             raise InvalidIdError(id, "is the id of a document, not of a scheduled function")
 
         if isinstance(self._place, Scope):
-            await self._cancel(self._place, id, missing_ok)
+            await self._place.operation(self._cancel(self._place, id, missing_ok))
         else:
             await self._place(lambda scope: self._cancel(scope, id, missing_ok))
 
@@ -174,7 +174,7 @@ class Scheduler:
         text = function.signature.store(args, kwargs, registry.tags)
         place = self._place
         if isinstance(place, Scope):
-            return self._insert(place, function.path, kind, now, requested, text)
+            return place.operation(self._insert(place, function.path, kind, now, requested, text))
         return place(lambda scope: self._insert(scope, function.path, kind, now, requested, text))
 
     async def _insert(

@@ -1,12 +1,13 @@
 """What one run of a query or mutation may use: its transaction, its share of the limits, its time."""
 
 import asyncio
+import functools
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from duly._call.registry import Registry
 from duly._ground.clock import Clock
@@ -18,7 +19,11 @@ from duly._model.limits import Usage
 from duly._store.port import Store, Transaction
 from duly.errors import DulyError, LimitError
 
-__all__ = ["FROM_OUTSIDE", "CallChain", "Environment", "Scope"]
+__all__ = ["FROM_OUTSIDE", "CallChain", "Environment", "Scope", "operation"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Owner = TypeVar("Owner", bound="_InScope")
 
 _log = logging.getLogger("duly")
 
@@ -59,6 +64,22 @@ FROM_OUTSIDE = CallChain()
 """That of a call which no scheduled function made, and nobody in particular."""
 
 
+def operation(
+    method: Callable[Concatenate[Owner, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Owner, P], Awaitable[T]]:
+    """A method of what a function is given, that runs as one `operation` of its scope."""
+
+    @functools.wraps(method)
+    def begin(self: Owner, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        return self._scope.operation(method(self, *args, **kwargs))
+
+    return begin
+
+
+class _InScope(Protocol):
+    _scope: "Scope"
+
+
 class Scope:
     """One run of a query or mutation within a transaction; nested runs have scopes of their own."""
 
@@ -73,6 +94,7 @@ class Scope:
         "open",
         "path",
         "tx",
+        "underway",
         "usage",
     )
 
@@ -98,6 +120,8 @@ class Scope:
         self.usage = usage if usage is not None else Usage()
         self.events = events if events is not None else []
         self.open = True
+        # The scopes of this run in which an operation is under way.
+        self.underway: set[Scope] = parent.underway if parent is not None else set()
         self._parent = parent
         self._child: asyncio.Lock | None = None
 
@@ -105,14 +129,55 @@ class Scope:
         """Before every call on the database or the scheduler: is this run still the one that may?
 
         Returns whether a nested mutation is under way. This call, made at the same time, is not part of it, and waits
-        for its `turn` first.
+        for its `turn` first. (Where operations take time, it has its turn.)
         """
         self.usage.calls += 1
         if not self.open or self._parent is not None:
             self._check_open()
         if self.deadline is not None and self.environment.clock.monotonic() > self.deadline:
             raise self.out_of_time()
-        return self._child is not None and self._child.locked()
+        return self._child is not None and self._child.locked() and not self.tx.suspends
+
+    def operation(self, call: Coroutine[Any, Any, T], *, runs_function: bool = False) -> Awaitable[T]:
+        """A call on the database or the scheduler, as one step.
+
+        Where an engine takes no time it is one as it is. Where it does, calls that are gathered run one after the
+        other: what one has read and is about to write no other changes in between, and a nested mutation, which is a
+        call like others, takes nothing with it that is not its own.
+
+        Args:
+            call: What to do.
+            runs_function: Whether it runs a function, and so may take for ever.
+        """
+        return self._alone(call, runs_function) if self.tx.suspends else call
+
+    async def _alone(self, call: Coroutine[Any, Any, T], runs_function: bool) -> T:
+        if self._child is None:
+            self._child = asyncio.Lock()
+        try:
+            async with self._child:
+                self._check_open()  # it may have had to wait, and outlived the function
+                if not runs_function:
+                    self.underway.add(self)
+                try:
+                    return await call
+                finally:
+                    self.underway.discard(self)
+        finally:
+            call.close()
+
+    async def quiet(self) -> None:
+        """Once the function has returned: what it left behind in the middle of a call comes to the end of that call.
+
+        Otherwise it would go on in what becomes of the transaction. It begins nothing new.
+        """
+        while self.underway:
+            await next(iter(self.underway))._pass()
+
+    async def _pass(self) -> None:
+        if self._child is not None:
+            async with self._child:
+                pass
 
     async def turn(self) -> None:
         """Waits for the nested mutation that is under way."""
@@ -136,7 +201,8 @@ class Scope:
         """Once the function has returned: in time, and no mutation that it ran and did not await may be half done."""
         if self._child is not None and self._child.locked():
             raise DulyError(
-                f"{self.path!r} returned while a mutation that it runs had not ended; await every ctx.run_mutation"
+                f"{self.path!r} returned while a mutation that it runs, or another call, had not ended; await every "
+                "ctx.run_mutation and ctx.db call"
             )
         if self.deadline is not None and self.environment.clock.monotonic() > self.deadline:
             raise self.out_of_time()

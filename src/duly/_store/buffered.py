@@ -45,6 +45,7 @@ class BufferedTransaction(ABC):
     """
 
     # An engine whose verbs take no time is never waited for.
+    suspends = False
     asking = 0
 
     def __init__(self, *, writable: bool) -> None:

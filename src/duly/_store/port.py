@@ -149,6 +149,11 @@ class Transaction(Protocol):
         ...
 
     @property
+    def suspends(self) -> bool:
+        """Whether its verbs may take time, so that others of the same mutation could come in between."""
+        ...
+
+    @property
     def asking(self) -> int:
         """How many of its verbs wait for the engine at the moment: who waits for them does not wait for the world."""
         ...

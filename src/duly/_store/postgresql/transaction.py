@@ -47,6 +47,7 @@ class PostgreSQLTransaction(BufferedTransaction):
 
     def __init__(self, pool: Pool, shared: Shared, *, writable: bool, claims: bool = False) -> None:
         super().__init__(writable=writable)
+        self.suspends = True
         self._pool = pool
         self._wire: Wire | None = None
         self._shared = shared
