@@ -136,7 +136,7 @@ class Scope:
         """Once the function has returned: in time, and no mutation that it ran and did not await may be half done."""
         if self._child is not None and self._child.locked():
             raise DulyError(
-                f"{self.path!r} returned while a mutation that it runs had not ended; await every ctx.run_mutation"
+                f"{self.path!r} returned before a call of its own had ended; await every ctx.run_mutation and ctx.sql"
             )
         if self.deadline is not None and self.environment.clock.monotonic() > self.deadline:
             raise self.out_of_time()
@@ -166,17 +166,23 @@ class Scope:
         )
 
     @asynccontextmanager
-    async def nested(self, path: str) -> AsyncIterator["Scope"]:
-        """All or nothing within the transaction: what fails takes its writes, jobs and share of the limits with it.
-
-        Nested runs of one scope take turns, also when they are gathered: savepoints only nest.
-        """
+    async def alone(self) -> AsyncIterator[None]:
+        """The other calls of this run that are made meanwhile, when they are gathered, wait for their turn."""
         if self.enter():
             await self.turn()
         if self._child is None:
             self._child = asyncio.Lock()
         async with self._child:
             self._check_open()  # it may have had to wait, and outlived the function
+            yield
+
+    @asynccontextmanager
+    async def nested(self, path: str) -> AsyncIterator["Scope"]:
+        """All or nothing within the transaction: what fails takes its writes, jobs and share of the limits with it.
+
+        Nested runs of one scope take turns, also when they are gathered: savepoints only nest.
+        """
+        async with self.alone():
             before, events = self.usage.copy(), len(self.events)
             savepoint = self.tx.savepoint()
             scope = self.child(path)

@@ -9,10 +9,12 @@ still take it back, the engine is told of the savepoint before (`_open_savepoint
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from duly._model.job import Job, JobKind, JobState, become, check_move, park, postpone, settle, start
 from duly._store.port import Position, Savepoint
+from duly._store.user_sql import check_statement
 from duly.errors import StoreError
 
 __all__ = ["BufferedTransaction"]
@@ -80,6 +82,13 @@ class BufferedTransaction(ABC):
     @abstractmethod
     async def _undo_savepoint(self, level: int) -> None:
         """Undoes what was handed over since the savepoint, and forgets it and all within."""
+
+    @abstractmethod
+    async def _run_sql(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
+        """Runs the user's statement. Raises `SQLError` for a mistake of theirs, and sets `fault` for everything else.
+
+        It refuses to write what is duly's own, and checks constraints at once, deferred ones too.
+        """
 
     @property
     def wrote(self) -> bool:
@@ -221,6 +230,23 @@ class BufferedTransaction(ABC):
             self._refuse()
         job = self._jobs.get(id) or self._known.get(id) or await self._current(id)
         return job if job is not None and job.state == state and job.attempts == attempts else None
+
+    # The user's own tables.
+
+    async def sql(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
+        self._refuse()
+        check_statement(statement, len(parameters))
+        savepoint = self.savepoint()
+        try:
+            await self.flush(for_write=True)
+            self._handed_over = True
+            rows = await self._run_sql(statement, parameters)
+        except BaseException:
+            if self.fault is None and self.lost is None:
+                await self.rollback(savepoint)
+            raise
+        await self.release(savepoint)
+        return rows
 
     # All or nothing within the transaction.
 

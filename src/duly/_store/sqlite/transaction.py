@@ -16,6 +16,7 @@ from duly._model.schema import Index
 from duly._store.buffered import BufferedTransaction
 from duly._store.port import Entry, Position, Rescued, Savepoint, StoredIndex, Topic
 from duly._store.sqlite.faults import translate
+from duly._store.sqlite.user_sql import mistake_of, run
 from duly._store.statements import statements_of
 from duly.errors import StoreError
 
@@ -312,6 +313,18 @@ class SQLiteTransaction(BufferedTransaction):
 
     def list_workers(self) -> list[tuple[str, str]]:
         return self._execute("workers_list", ())
+
+    # The user's own tables.
+
+    async def _run_sql(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
+        try:
+            return run(self._connection, self._shared.checked_sql, statement, parameters)
+        except apsw.Error as error:
+            mistake = mistake_of(error)
+            if mistake is not None:
+                raise mistake from error
+            self.fault = translate(error, self._shared.where)
+            raise self.fault from error
 
     # Savepoints that SQLite knows of.
 
