@@ -20,6 +20,8 @@ from duly.errors import StoreError
 __all__ = ["BufferedTransaction"]
 
 _MISSING: Any = object()
+# More than a group changes; an import hands over all there are.
+_KNOWN_MAX = 10_000
 
 EntryKey = tuple[int, bytes, str]
 
@@ -309,6 +311,8 @@ class BufferedTransaction(ABC):
             self.lost = error
             raise
         self._fresh.clear()
+        if len(self._known) > _KNOWN_MAX:
+            self._known.clear()
 
     async def _hand_over_by_levels(self, for_write: bool) -> None:
         """What was written before a savepoint goes to the engine before the savepoint does."""

@@ -230,6 +230,9 @@ class SQLiteTransaction(BufferedTransaction):
         self.new_tables[tag] = rows[0][0]
         return self.new_tables[tag]
 
+    async def list_tables(self) -> list[tuple[str, str]]:
+        return await self._scan("tables_list", ())
+
     # Jobs.
 
     async def _read_job(self, id: str) -> Job | None:
