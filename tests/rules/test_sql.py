@@ -457,6 +457,23 @@ async def test_T3_calls_may_be_gathered_and_are_no_waiting(database: str) -> Non
         assert len(await app.query(all_notes)) == 120
 
 
+async def test_sql_that_is_called_beside_a_nested_mutation_is_no_part_of_it(database: str) -> None:
+    async def body(ctx: duly.MutationCtx) -> Any:
+        async def give_and_fail(ctx: duly.MutationCtx) -> None:
+            await ctx.sql("UPDATE accounts SET cents = 7")
+            await asyncio.sleep(0)
+            raise AppError("no")
+
+        nested = asyncio.ensure_future(ctx.run_mutation(perform, stage.body(give_and_fail)))
+        await asyncio.sleep(0)
+        await ctx.sql("UPDATE accounts SET cents = 5 WHERE name = 'Bob'")
+        with pytest.raises(AppError):
+            await nested
+        return await ctx.run_mutation(balances)
+
+    assert await in_a_mutation(database, body) == {"Ann": 1_000, "Bob": 5}
+
+
 async def test_the_ctx_of_a_mutation_that_has_ended_runs_no_sql(database: str) -> None:
     async def body(ctx: duly.MutationCtx) -> None:
         stage.seen.append(ctx)

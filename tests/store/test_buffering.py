@@ -20,6 +20,7 @@ from duly._ground.clock import SystemClock
 from duly._ground.ids import ID_HIGHEST
 from duly._model.job import Job, settle
 from duly._model.schema import Index
+from duly._store import buffered
 from duly._store.port import Position, Store, Transaction
 from duly.errors import SQLError, StoreError
 from tests.store.conftest import Stores
@@ -311,3 +312,21 @@ async def test_a_job_that_was_pruned_is_not_known_any_more(store: Store) -> None
         assert await tx.get_job_state(job.id) is None
 
     await store.transact(look_and_prune)
+
+
+async def test_jobs_that_were_handed_over_are_not_all_remembered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffered, "_KNOWN_MAX", 10)
+    jobs = [new_job() for _ in range(30)]
+
+    async def body(tx: Transaction) -> None:
+        for job in jobs:
+            await tx.insert_job(job)
+        await tx.flush()
+        assert len(tx._known) <= 10  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        for job in jobs:
+            assert await tx.settle_job(job.id, "pending", 0, "success", NOW, started=NOW)
+
+    await store.transact(body)
+    found = await store.read(lambda tx: tx.scan_jobs("", ID_HIGHEST, False, 99))
+    assert {job.state for job in found} == {"success"}
+    assert len(found) == 30
