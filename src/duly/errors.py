@@ -32,6 +32,7 @@ __all__ = [
     "NotSchedulableError",
     "NotUniqueError",
     "ReturnValueError",
+    "SQLError",
     "ScheduledFunctionNotFoundError",
     "SchemaError",
     "StoreError",
@@ -354,6 +355,28 @@ class NotUniqueError(DulyError):
     def __init__(self, table: str) -> None:
         self.table = table
         super().__init__(f"more than one document of table {table!r} matches; use first() or collect() if that is fine")
+
+
+class SQLError(DulyError):
+    """`ctx.sql` was given a statement that can't be, or that the database refused. What it did is undone, and nothing
+    else: a mutation may catch this and go on.
+
+    `sqlstate` is PostgreSQL's code, such as "23505", or SQLite's, such as "SQLITE_CONSTRAINT_UNIQUE"; None if the
+    database was not asked. `message` is what the database says.
+
+    Example:
+        await ctx.sql("CREATE TABLE IF NOT EXISTS accounts (name TEXT PRIMARY KEY, cents INTEGER NOT NULL)")
+        try:
+            for _ in range(2):
+                await ctx.sql("INSERT INTO accounts VALUES ($1, $2)", "Ann", 100)
+        except duly.errors.SQLError as error:
+            print(error.sqlstate, error.message)
+    """
+
+    def __init__(self, message: str, sqlstate: str | None = None, hint: str = "") -> None:
+        self.message = message
+        self.sqlstate = sqlstate
+        super().__init__(f"{message}; {hint}" if hint else message)
 
 
 # The store.

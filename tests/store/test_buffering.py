@@ -20,8 +20,9 @@ from duly._ground.clock import SystemClock
 from duly._ground.ids import ID_HIGHEST
 from duly._model.job import Job, settle
 from duly._model.schema import Index
+from duly._store import buffered
 from duly._store.port import Position, Store, Transaction
-from duly.errors import StoreError
+from duly.errors import SQLError, StoreError
 from tests.store.conftest import Stores, empty_database
 from tests.store.engines import ENGINES, Engine
 from tests.store.rows import NOTES, NOW, new_id, new_job
@@ -35,7 +36,10 @@ NAMES = range(2)
 STEPS = st.one_of(
     st.tuples(st.just("put"), st.sampled_from(NAMES), st.integers(0, 99)),
     st.tuples(st.sampled_from(["delete", "get", "toggle entry", "schedule", "settle", "look"]), st.sampled_from(NAMES)),
-    st.tuples(st.sampled_from(["savepoint", "release", "rollback", "scan", "due", "write", "table"]), st.just(0)),
+    st.tuples(
+        st.sampled_from(["savepoint", "release", "rollback", "scan", "due", "write", "table", "sql", "bad sql"]),
+        st.just(0),
+    ),
 )
 BODIES = st.lists(st.tuples(st.lists(STEPS, max_size=40), st.booleans()), min_size=1, max_size=4)
 
@@ -118,6 +122,12 @@ class Body:
                 assert await tx.get_job_state(self._jobs[number].id) == (job.state if job else None)
             case "scan":
                 await compare(tx, model, self._index)
+            case "sql":
+                rows = await tx.sql("SELECT id, body FROM _documents ORDER BY id", [])
+                assert [(row["id"], row["body"]) for row in rows] == sorted(model.documents.items())
+            case "bad sql":
+                with pytest.raises(SQLError):
+                    await tx.sql("SELECT nothing FROM nowhere WHERE n = $1", [7])
             case "due":
                 pending = [job for job in model.jobs.values() if job.state == "pending"]
                 assert [job.id for job in await tx.due_jobs("mutation", NOW, 99)] == sorted(job.id for job in pending)
@@ -304,3 +314,21 @@ async def test_a_job_that_was_pruned_is_not_known_any_more(store: Store) -> None
         assert await tx.get_job_state(job.id) is None
 
     await store.transact(look_and_prune)
+
+
+async def test_jobs_that_were_handed_over_are_not_all_remembered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffered, "_KNOWN_MAX", 10)
+    jobs = [new_job() for _ in range(30)]
+
+    async def body(tx: Transaction) -> None:
+        for job in jobs:
+            await tx.insert_job(job)
+        tx.flush()
+        assert len(tx._known) <= 10  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        for job in jobs:
+            assert await tx.settle_job(job.id, "pending", 0, "success", NOW, started=NOW)
+
+    await store.transact(body)
+    found = await store.read(lambda tx: tx.scan_jobs("", ID_HIGHEST, False, 99))
+    assert {job.state for job in found} == {"success"}
+    assert len(found) == 30

@@ -9,6 +9,7 @@ from duly._call.database import DatabaseReader, DatabaseWriter
 from duly._call.registry import Target
 from duly._call.scheduler import Scheduler, SyncScheduler
 from duly._call.scope import CallChain, Environment, Scope
+from duly._call.sql import run_sql
 from duly._ground.clock import datetime_of
 from duly._ground.ids import Id
 from duly._model.function import FunctionReference
@@ -93,6 +94,8 @@ class _Ctx:
 
 
 _NO_DB = "an action has no transaction of its own; read with ctx.run_query(…), write with ctx.run_mutation(…)"
+_NO_SQL = "it runs in the transaction of a mutation: "
+_MISSING_IN_ACTIONS = {"db": _NO_DB, "sql": f"{_NO_SQL}call one with ctx.run_mutation(…)"}
 
 
 class QueryCtx(_Ctx):
@@ -107,6 +110,7 @@ class QueryCtx(_Ctx):
     _missing: ClassVar[Mapping[str, str]] = {
         "scheduler": "a query only reads; schedule from a mutation or an action",
         "run_mutation": "a query only reads; make it a mutation",
+        "sql": f"{_NO_SQL}make this one",
         "run_action": "only an action runs an action; schedule it in a mutation: ctx.scheduler.run_after(0, …)",
     }
 
@@ -167,6 +171,39 @@ class MutationCtx(QueryCtx):
             self._scheduler = Scheduler(self._environment, self._chain, self._scope)
         return self._scheduler
 
+    async def sql(self, statement: str, /, *parameters: Any) -> list[dict[str, Any]]:
+        """Runs a SQL statement on your own tables, beside duly's in the same database, in this very transaction: what
+        it changes commits with the mutation, or not at all.
+
+        Args:
+            statement: One statement, in the language of the database: SQLite's or PostgreSQL's. `$1`, `$2` and so on
+                stand for the parameters; never format a value into it.
+            parameters: None, bool, int, float, str, bytes, or what is stored as one of them in a document: a datetime,
+                for instance, as text in UTC.
+
+        Returns:
+            Its rows, as dicts by column name; none for a statement without rows. `RETURNING` tells what was changed.
+            Values are the database's: SQLite has neither bool nor datetime.
+
+        Raises:
+            SQLError: The database refuses it, or it does not belong here: `COMMIT` and the like, several statements,
+                writing duly's tables. It alone is undone, so you may catch this and go on. Constraints are checked at
+                once, deferred ones, too.
+            TypeError: The number of parameters is wrong, or the type of one.
+            LimitError: More rows than a transaction may read; each call counts as a write as well.
+
+        Example:
+            await ctx.sql("CREATE TABLE IF NOT EXISTS accounts (name TEXT PRIMARY KEY, cents INTEGER NOT NULL)")
+            await ctx.sql("INSERT INTO accounts VALUES ($1, $2), ($3, $4)", "Ann", 1000, "Bob", 0)
+            rows = await ctx.sql(
+                "UPDATE accounts SET cents = cents - $1 WHERE name = $2 AND cents >= $1 RETURNING cents", 250, "Ann"
+            )
+            if not rows:
+                raise duly.AppError({"code": "not_enough_money"})
+            print(rows[0]["cents"])
+        """
+        return await run_sql(self._scope, statement, parameters)
+
     @overload
     async def run_mutation(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
@@ -196,7 +233,7 @@ class ActionCtx(_Ctx):
                 await ctx.run_mutation(record_payment, order_id=order_id, receipt=receipt)
     """
 
-    _missing: ClassVar[Mapping[str, str]] = {"db": _NO_DB}
+    _missing: ClassVar[Mapping[str, str]] = _MISSING_IN_ACTIONS
 
     def __init__(self, environment: Environment, chain: CallChain, calls: Calls, scheduler: Scheduler) -> None:
         super().__init__(environment, chain)
@@ -256,7 +293,7 @@ class SyncActionCtx(_Ctx):
                 file.write(f"{order}\\n")
     """
 
-    _missing: ClassVar[Mapping[str, str]] = {"db": _NO_DB}
+    _missing: ClassVar[Mapping[str, str]] = _MISSING_IN_ACTIONS
 
     def __init__(self, ctx: ActionCtx, block: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
         super().__init__(ctx._environment, ctx._chain)

@@ -201,8 +201,8 @@ class Scope:
         """Once the function has returned: in time, and no mutation that it ran and did not await may be half done."""
         if self._child is not None and self._child.locked():
             raise DulyError(
-                f"{self.path!r} returned while a mutation that it runs, or another call, had not ended; await every "
-                "ctx.run_mutation and ctx.db call"
+                f"{self.path!r} returned before a call of its own had ended; await every ctx.run_mutation, ctx.sql and "
+                "ctx.db call"
             )
         if self.deadline is not None and self.environment.clock.monotonic() > self.deadline:
             raise self.out_of_time()

@@ -15,11 +15,14 @@ from typing import Any
 
 from duly._model.job import Job, JobKind, JobState, become, check_move, park, postpone, settle, start
 from duly._store.port import Position, Savepoint, Topic
+from duly._store.user_sql import check_statement
 from duly.errors import StoreError
 
 __all__ = ["BufferedTransaction"]
 
 _MISSING: Any = object()
+# More than a group changes; an import hands over all there are.
+_KNOWN_MAX = 10_000
 
 EntryKey = tuple[int, bytes, str]
 
@@ -95,6 +98,13 @@ class BufferedTransaction(ABC):
     @abstractmethod
     def _undo_savepoint(self, level: int) -> None:
         """Undoes what was handed over since the savepoint, and forgets it and all within."""
+
+    @abstractmethod
+    async def _run_sql(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
+        """Runs the user's statement. Raises `SQLError` for a mistake of theirs, and sets `fault` for everything else.
+
+        It refuses to write what is duly's own, and checks constraints at once, deferred ones too.
+        """
 
     @property
     def wrote(self) -> bool:
@@ -237,6 +247,23 @@ class BufferedTransaction(ABC):
         job = self._jobs.get(id) or self._known.get(id) or await self._current(id)
         return job if job is not None and job.state == state and job.attempts == attempts else None
 
+    # The user's own tables.
+
+    async def sql(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
+        self._refuse()
+        check_statement(statement, len(parameters))
+        savepoint = self.savepoint()
+        try:
+            self.flush(for_write=True)
+            self._handed_over = True
+            rows = await self._run_sql(statement, parameters)
+        except BaseException:
+            if self.fault is None and self.lost is None:
+                await self.rollback(savepoint)
+            raise
+        await self.release(savepoint)
+        return rows
+
     # All or nothing within the transaction.
 
     def savepoint(self) -> Savepoint:
@@ -280,6 +307,10 @@ class BufferedTransaction(ABC):
 
     # Handing over.
 
+    async def push(self) -> None:
+        """Hands everything over, and waits until the engine has it."""
+        self.flush()
+
     def flush(self, *, for_write: bool = False) -> None:
         """Hands everything over, so that the engine's own reads see it. What savepoints can undo, they still can.
 
@@ -298,6 +329,8 @@ class BufferedTransaction(ABC):
             self.lost = error
             raise
         self._fresh.clear()
+        if len(self._known) > _KNOWN_MAX:
+            self._known.clear()
 
     def _hand_over_by_levels(self, for_write: bool) -> None:
         """What was written before a savepoint goes to the engine before the savepoint does."""

@@ -15,6 +15,7 @@ from duly.cli._load import load_app
 from duly.cli._problem import USAGE, CommandError, perform, problems_shown
 from duly.cli._run import run
 from duly.cli._show import cancel, show
+from duly.cli._transfer import export_database, import_database
 from duly.cli._version import duly_version
 from duly.cli._worker import work
 
@@ -160,6 +161,37 @@ def _cancel(
     """Cancel a scheduled function that has not finished."""
     with problems_shown():
         perform(cancel(load_app(app, database).app, id, missing_ok=missing_ok))
+
+
+@cli.command("export", no_args_is_help=True)
+def _export(
+    app: AppReference,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A new file; '-' is stdout.")],
+    database: Database = None,
+) -> None:
+    """Write all documents and scheduled functions to a file.
+
+    What is written is one moment's, while workers may go on. To move to another database stop the workers first: what
+    is pending would run on both sides. An action in progress becomes failed ("interrupted") on the other side. Tables
+    of your own are not in the file.
+    """
+    with problems_shown():
+        perform(export_database(load_app(app, database).app, file))
+
+
+@cli.command("import", no_args_is_help=True)
+def _import(
+    app: AppReference,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="What duly export wrote; '-' is stdin.")],
+    database: Database = None,
+) -> None:
+    """Read an export into a database that is empty or does not exist.
+
+    All of it or nothing: whatever interrupts it leaves the database empty. Pending functions run when it has ended, as
+    soon as there is a worker.
+    """
+    with problems_shown():
+        perform(import_database(load_app(app, database).app, file))
 
 
 def main() -> None:

@@ -51,6 +51,7 @@ class Shared:
         idle_ms: int,
         aside: Callable[[Sequence[Statement]], Awaitable[list[Answer]]],
     ) -> None:
+        self.schema = schema
         self.where = where
         self.clock = clock
         self.idle_ms = idle_ms

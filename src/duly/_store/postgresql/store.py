@@ -316,7 +316,7 @@ class PostgreSQLStore:
                     failed[request] = error
                 if self._clock.monotonic() - started > _GROUP_S:
                     break
-            await tx.finish()
+            await tx.push()  # everything is written, and checked; what is left is the commit
             if not await tx.commit() and not await self._resolve(cast("str", tx.number)):
                 raise ConflictError("the connection was lost before the commit")
         except psycopg.Error as error:

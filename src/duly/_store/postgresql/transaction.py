@@ -21,6 +21,7 @@ from duly._store.port import Entry, Position, Rescued, StoredIndex
 from duly._store.postgresql.faults import is_connection_lost, translate
 from duly._store.postgresql.pool import Pool
 from duly._store.postgresql.shared import Catalog, Shared
+from duly._store.postgresql.user_sql import mistake_of, refuse_ours
 from duly._store.postgresql.wire import Answer, Statement, Wire
 from duly.errors import DulyError, StoreError
 
@@ -64,6 +65,7 @@ class PostgreSQLTransaction(BufferedTransaction):
         # Where the rows of jobs are that were read.
         self._places: dict[str, str] = {}
         self.new_tables: dict[str, str] = {}
+        self._immediate = False
         self._catalog: Catalog | None = None
         self._catalog_version = 0
         # How many questions are on the way: a mutation that waits for one does not wait for the world.
@@ -165,8 +167,7 @@ class PostgreSQLTransaction(BufferedTransaction):
 
     # Ending.
 
-    async def finish(self) -> None:
-        """Everything is written, and checked; what is left is the commit."""
+    async def push(self) -> None:
         self.flush()
         if self._queue:
             await self._exchange()
@@ -339,6 +340,9 @@ class PostgreSQLTransaction(BufferedTransaction):
                 f"the names {known!r} and {name!r} make the same id tag {tag!r}; rename the table {name!r}"
             )
 
+    async def list_tables(self) -> list[tuple[str, str]]:
+        return await self._scan("tables_list")
+
     async def table_name(self, tag: str) -> str | None:
         known = self._tables.get(tag) or self.new_tables.get(tag) or self._shared.tables.get(tag)
         if known is not None:
@@ -348,6 +352,27 @@ class PostgreSQLTransaction(BufferedTransaction):
             return None
         self.new_tables[tag] = rows[0][0]
         return self.new_tables[tag]
+
+    # The user's own tables.
+
+    async def _run_sql(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
+        refuse_ours(statement, self._shared.schema)
+        if not self._immediate:
+            # Left to the commit, a deferred constraint would fail all the mutations that commit together.
+            self._enqueue("SET CONSTRAINTS ALL IMMEDIATE")
+            self._immediate = True
+        await self._exchange()
+        assert self._wire is not None
+        self.asking += 1
+        try:
+            return await self._wire.run_sql(statement, parameters)
+        except psycopg.Error as error:
+            mistake = mistake_of(error)
+            if mistake is None:
+                raise self._lose(error) from error
+            raise mistake from error
+        finally:
+            self.asking -= 1
 
     # Jobs.
 

@@ -16,8 +16,10 @@ from psycopg import AsyncConnection, AsyncRawCursor
 from psycopg.types.array import ListBinaryDumper
 
 from duly._ground.clock import SystemClock
+from duly._model.limits import READS_MAX
 from duly._store.postgresql.address import Address
 from duly._store.postgresql.faults import translate
+from duly.errors import SQLError
 
 __all__ = ["KEEPALIVE", "Answer", "Statement", "Wire", "break_off"]
 
@@ -99,6 +101,41 @@ class Wire:
         except asyncio.CancelledError:
             task.add_done_callback(_shrug)
             raise
+
+    async def run_sql(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
+        """Runs a user's statement, and returns its rows by column name, one more than may be read at most.
+
+        Raises:
+            psycopg.Error: It failed, and with it everything up to the last savepoint.
+            SQLError: It returns two columns of one name.
+        """
+        task = asyncio.get_running_loop().create_task(self._run_sql(statement, parameters), name="duly statement")
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # Nobody waits for it any more, and it may take long: the server is asked to end it.
+            with contextlib.suppress(psycopg.Error):
+                self._connection.cancel()
+            task.add_done_callback(_shrug)
+            raise
+
+    async def _run_sql(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
+        async with self._lock:
+            overdue = _REAL.call_later(ANSWER_S, self.break_off)
+            try:
+                cursor = self._connection.cursor()
+                await cursor.execute(statement.encode(), list(parameters))  # never None: that would allow several
+                if cursor.description is None:
+                    return []
+                names = [column.name for column in cursor.description]
+                twice = {name for name in names if names.count(name) > 1}
+                if twice:
+                    raise SQLError(
+                        f"more than one column is named {twice.pop()!r}; give each a name of its own: … AS name"
+                    )
+                return [dict(zip(names, row, strict=True)) for row in await cursor.fetchmany(READS_MAX + 1)]
+            finally:
+                overdue.cancel()
 
     async def _run(self, statements: Sequence[Statement]) -> list[Answer]:
         async with self._lock:

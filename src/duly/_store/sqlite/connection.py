@@ -38,7 +38,8 @@ def connect(path: Path | None) -> apsw.Connection:
         # Plans don't depend on what is bound. Otherwise SQLite plans a statement anew whenever its `LIMIT ?` is bound.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         # fullfsync: on macOS fsync alone leaves what was written in the drive's cache. It means nothing elsewhere.
-        for pragma in ("synchronous=FULL", "fullfsync=ON", "temp_store=MEMORY", "cache_size=-65536"):
+        # foreign_keys: those of the user's own tables; duly's have none.
+        for pragma in ("synchronous=FULL", "fullfsync=ON", "temp_store=MEMORY", "cache_size=-65536", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
         return connection
 

@@ -23,6 +23,8 @@ class Shared:
         self._clock = clock
         self.indexes: dict[str, list[StoredIndex]] | None = None
         self.tables: dict[str, str] = {}
+        # Statements of the user's that may run. See `user_sql`.
+        self.checked_sql: set[str] = set()
         # In memory: when the lease of each worker expires.
         self.leases: dict[str, float] = {}
 

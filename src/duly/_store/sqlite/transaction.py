@@ -15,6 +15,7 @@ from duly._model.schema import Index
 from duly._store.buffered import BufferedTransaction
 from duly._store.port import Entry, Position, Rescued, Savepoint, StoredIndex
 from duly._store.sqlite.faults import translate
+from duly._store.sqlite.user_sql import mistake_of, run
 from duly._store.statements import statements_of
 from duly.errors import StoreError
 
@@ -171,6 +172,9 @@ class SQLiteTransaction(BufferedTransaction):
         self.new_tables[tag] = rows[0][0]
         return self.new_tables[tag]
 
+    async def list_tables(self) -> list[tuple[str, str]]:
+        return await self._scan("tables_list", ())
+
     # Jobs.
 
     async def _read_job(self, id: str) -> Job | None:
@@ -254,6 +258,18 @@ class SQLiteTransaction(BufferedTransaction):
 
     def list_workers(self) -> list[tuple[str, str]]:
         return self._execute("workers_list", ())
+
+    # The user's own tables.
+
+    async def _run_sql(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
+        try:
+            return run(self._connection, self._shared.checked_sql, statement, parameters)
+        except apsw.Error as error:
+            mistake = mistake_of(error)
+            if mistake is not None:
+                raise mistake from error
+            self.fault = translate(error, self._shared.where)
+            raise self.fault from error
 
     # Savepoints that SQLite knows of.
 
