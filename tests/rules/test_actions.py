@@ -995,7 +995,7 @@ async def test_A1_at_most_concurrent_actions_are_in_progress(database: str) -> N
             nonlocal running_now, most
             running_now += 1
             most = max(most, running_now)
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
             running_now -= 1
 
         ids = [await app.scheduler.run_after(0, perform, count) for _ in range(20)]

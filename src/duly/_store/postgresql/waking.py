@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 
+from duly._ground.clock import SystemClock
 from duly._store.port import Topic
 from duly._store.postgresql.address import Address
 from duly._store.postgresql.shared import Shared
@@ -23,6 +24,8 @@ __all__ = ["Waking"]
 
 _POLL_S = 1.0
 _RECONNECT_S = 1.0
+_REAL = SystemClock()
+"""Other processes are in the real world, also in a test that stops time."""
 _TOPICS: dict[str, Topic] = {"m": "mutation", "a": "action", "u": "upkeep"}
 
 
@@ -115,7 +118,7 @@ class Waking:
                 finally:
                     with contextlib.suppress(psycopg.Error):
                         await wire.close()
-            await self._shared.clock.sleep(_RECONNECT_S)
+            await _REAL.sleep(_RECONNECT_S)
 
     def _receive(self, payload: str) -> None:
         for token in payload.split():
@@ -138,7 +141,7 @@ class Waking:
 
     async def _until_next_poll(self) -> None:
         """A second; less if somebody came or went."""
-        timer = self._shared.clock.call_later(_POLL_S, self._glance.set)
+        timer = _REAL.call_later(_POLL_S, self._glance.set)
         try:
             await self._glance.wait()
         finally:
