@@ -175,6 +175,11 @@ class App:
         await store.open(list(self._registry.tables.values()))
         self._use(store)
 
+    async def _migrate(self) -> tuple[int, int]:
+        """Brings the database's schema up to date: the version before and after."""
+        store: Store = self._parts.make_store(self.database, self._parts.clock)
+        return await store.migrate()
+
     def _use(self, store: Store) -> None:
         """Has calls run on a store that is open."""
         parts = self._parts

@@ -6,6 +6,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 import duly
 from tests.kill import victim
 from tests.kill.processes import Victim, victims
@@ -13,21 +15,22 @@ from tests.kill.scenarios import actions_under_kills, mutations_under_kills
 from tests.support import eventually
 
 
-async def test_M1_two_thousand_mutations_take_effect_exactly_once_under_twenty_kills(file_database: str) -> None:
-    report = await mutations_under_kills(file_database, jobs=2_000, kills=22, seed=1)
+@pytest.mark.timeout(300)
+async def test_M1_two_thousand_mutations_take_effect_exactly_once_under_twenty_kills(lasting_database: str) -> None:
+    report = await mutations_under_kills(lasting_database, jobs=2_000, kills=22, seed=1)
     assert report.kills >= 20, "the work was done before the kills were"
 
 
-async def test_A1_actions_start_at_most_once_under_kills(file_database: str, tmp_path: Path) -> None:
-    report = await actions_under_kills(file_database, tmp_path, jobs=150, kills=8, seed=1)
+async def test_A1_actions_start_at_most_once_under_kills(lasting_database: str, tmp_path: Path) -> None:
+    report = await actions_under_kills(lasting_database, tmp_path, jobs=150, kills=8, seed=1)
     assert report.interrupted > 0, "no kill came while an action was running"
 
 
-async def test_T2_what_was_acknowledged_is_there_after_a_kill(file_database: str) -> None:
-    app = victim.make_app(file_database)
+async def test_T2_what_was_acknowledged_is_there_after_a_kill(lasting_database: str) -> None:
+    app = victim.make_app(lasting_database)
     with victims() as started:
         for kill_after in (1, 40, 200):
-            client = Victim("client", file_database)
+            client = Victim("client", lasting_database)
             started.append(client)
             for _ in range(kill_after):
                 assert client.read_line()
@@ -39,32 +42,33 @@ async def test_T2_what_was_acknowledged_is_there_after_a_kill(file_database: str
             assert set(range(last + 1)) <= set(entries)
 
 
-async def test_A3_a_restart_settles_interrupted_actions_within_a_second(file_database: str, tmp_path: Path) -> None:
-    app = victim.make_app(file_database)
+async def test_A3_a_restart_settles_interrupted_actions_within_a_second(lasting_database: str, tmp_path: Path) -> None:
+    app = victim.make_app(lasting_database)
     async with app.client():
         with victims() as started:
-            started.append(Victim("worker", file_database).wait_ready())
+            started.append(Victim("worker", lasting_database).wait_ready())
             job_id = await app.scheduler.run_after(0, victim.append, file=str(tmp_path / "f"), number=1, work_s=60)
             await until_written(tmp_path / "f")
             started[-1].kill()
-            started.append(Victim("worker", file_database).wait_ready())
+            started.append(Victim("worker", lasting_database).wait_ready())
             restarted = time.monotonic()
             job = await until_state(app, job_id, "failed")
-            assert time.monotonic() - restarted < 1
+            # On a file it is seen at once that the process is gone; elsewhere its lease has to run out, a second.
+            assert time.monotonic() - restarted < (1 if lasting_database.startswith("sqlite") else 1 + 2)
             assert job["state"].get("error", "").startswith("interrupted")
             started[-1].stop()
     assert (tmp_path / "f").read_text() == "1\n"
 
 
-async def test_A3_another_worker_settles_what_a_killed_one_left(file_database: str, tmp_path: Path) -> None:
-    app = victim.make_app(file_database)
+async def test_A3_another_worker_settles_what_a_killed_one_left(lasting_database: str, tmp_path: Path) -> None:
+    app = victim.make_app(lasting_database)
     async with app.client():
         with victims() as started:
-            first = Victim("worker", file_database).wait_ready()
+            first = Victim("worker", lasting_database).wait_ready()
             started.append(first)
             job_id = await app.scheduler.run_after(0, victim.append, file=str(tmp_path / "f"), number=1, work_s=60)
             await until_state(app, job_id, "inProgress")
-            started.append(Victim("worker", file_database).wait_ready())
+            started.append(Victim("worker", lasting_database).wait_ready())
             killed = time.monotonic()
             first.kill()
             await until_state(app, job_id, "failed")
@@ -72,12 +76,12 @@ async def test_A3_another_worker_settles_what_a_killed_one_left(file_database: s
             started[-1].stop()
 
 
-async def test_A3_blocking_code_does_not_make_a_live_worker_look_dead(file_database: str, tmp_path: Path) -> None:
-    app = victim.make_app(file_database)
+async def test_A3_blocking_code_does_not_make_a_live_worker_look_dead(lasting_database: str, tmp_path: Path) -> None:
+    app = victim.make_app(lasting_database)
     file = tmp_path / "f"
     async with app.client():
         with victims() as started:
-            started.extend(Victim("worker", file_database).wait_ready() for _ in range(2))
+            started.extend(Victim("worker", lasting_database).wait_ready() for _ in range(2))
             job_id = await app.scheduler.run_after(0, victim.block, file=str(file), seconds=3)
 
             await until_written(file)
@@ -92,19 +96,19 @@ async def test_A3_blocking_code_does_not_make_a_live_worker_look_dead(file_datab
 
 
 async def test_A3_a_stopped_worker_loses_its_actions_and_can_record_nothing_later(
-    file_database: str, tmp_path: Path
+    lasting_database: str, tmp_path: Path
 ) -> None:
-    app = victim.make_app(file_database)
+    app = victim.make_app(lasting_database)
     file = tmp_path / "f"
     async with app.client():
         with victims() as started:
-            frozen = Victim("worker", file_database).wait_ready()
+            frozen = Victim("worker", lasting_database).wait_ready()
             started.append(frozen)
             job_id = await app.scheduler.run_after(0, victim.append, file=str(file), number=1, work_s=0.5)
             await until_written(file)
             frozen.signal(signal.SIGSTOP)
             stopped = time.monotonic()
-            started.append(Victim("worker", file_database).wait_ready())
+            started.append(Victim("worker", lasting_database).wait_ready())
             settled = await until_state(app, job_id, "failed")
             assert time.monotonic() - stopped < 1 + 2, "the lease is a second"
             frozen.signal(signal.SIGCONT)
@@ -118,20 +122,20 @@ async def test_A3_a_stopped_worker_loses_its_actions_and_can_record_nothing_late
     assert file.read_text() == "1\n"
 
 
-async def test_A4_sigterm_at_random_moments_loses_nothing(file_database: str, tmp_path: Path) -> None:
-    app = victim.make_app(file_database)
+async def test_A4_sigterm_at_random_moments_loses_nothing(lasting_database: str, tmp_path: Path) -> None:
+    app = victim.make_app(lasting_database)
     file = tmp_path / "f"
     async with app.client():
         await app.mutation(victim.schedule_bumps, first=0, last=400, work_s=0.001)
         await app.mutation(victim.schedule_appends, file=str(file), count=60, work_s=0.05)
         with victims() as started:
             for pause in (0.0, 0.05, 0.11):
-                started.append(Victim("worker", file_database).wait_ready())
+                started.append(Victim("worker", lasting_database).wait_ready())
                 await asyncio.sleep(pause)
                 _, complaints = started[-1].stop()
                 assert not complaints
                 assert all(job["state"]["kind"] != "inProgress" for job in await victim.jobs(app))
-            started.append(Victim("worker", file_database).wait_ready())
+            started.append(Victim("worker", lasting_database).wait_ready())
 
             async def finished() -> bool:
                 return all(job["state"]["kind"] == "success" for job in await victim.jobs(app))

@@ -9,16 +9,18 @@ from tests.kill.scenarios import processes_on_one_file
 from tests.kill.test_kill import until_state
 
 
-async def test_four_processes_on_one_file_lose_nothing_and_do_nothing_twice(file_database: str, tmp_path: Path) -> None:
-    report = await processes_on_one_file(file_database, tmp_path, processes=4, seconds=4)
+async def test_four_processes_on_one_file_lose_nothing_and_do_nothing_twice(
+    lasting_database: str, tmp_path: Path
+) -> None:
+    report = await processes_on_one_file(lasting_database, tmp_path, processes=4, seconds=4)
     assert report.jobs > 100
 
 
-async def test_S8_an_idle_worker_in_another_process_notices_at_once(file_database: str) -> None:
-    app = victim.make_app(file_database)
+async def test_S8_an_idle_worker_in_another_process_notices_at_once(lasting_database: str) -> None:
+    app = victim.make_app(lasting_database)
     async with app.client():
         with victims() as started:
-            started.append(Victim("worker", file_database).wait_ready())
+            started.append(Victim("worker", lasting_database).wait_ready())
             waits = []
             for number in range(10):
                 scheduled = time.monotonic()

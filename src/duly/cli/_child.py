@@ -47,6 +47,7 @@ async def _run(loaded: Loaded, pipe: int) -> None:
     words: list[bytes] = []
     _listen(pipe, words, stop)
     _print_header(loaded, console)
+    await app._migrate()
     async with app:
         watching = asyncio.ensure_future(elsewhere.watch(app))
         try:

@@ -12,6 +12,7 @@ from duly.cli._dev import dev
 from duly.cli._functions import list_functions
 from duly.cli._jobs import list_jobs, watch_jobs
 from duly.cli._load import load_app
+from duly.cli._migrate import migrate
 from duly.cli._problem import USAGE, CommandError, perform, problems_shown
 from duly.cli._run import run
 from duly.cli._show import cancel, show
@@ -81,6 +82,16 @@ def _worker(app: AppReference, database: Database = None) -> None:
     """
     with problems_shown():
         perform(work(load_app(app, database)))
+
+
+@cli.command("migrate", no_args_is_help=True)
+def _migrate(app: AppReference, database: Database = None) -> None:
+    """Bring the database's schema up to date: before new code is deployed. Old workers go on meanwhile.
+
+    Needed on PostgreSQL; on SQLite, and in `duly dev`, it happens by itself.
+    """
+    with problems_shown():
+        perform(migrate(load_app(app, database)))
 
 
 @cli.command("run", no_args_is_help=True)

@@ -143,11 +143,25 @@ class Wire:
             try:
                 if len(statements) == 1:
                     return [await self._execute(statements[0])]
-                async with self._connection.pipeline():
-                    cursors = [await self._send(statement) for statement in statements]
-                return [await _answer(cursor) for cursor in cursors]
+                return await self._run_together(statements)
             finally:
                 overdue.cancel()
+
+    async def _run_together(self, statements: Sequence[Statement]) -> list[Answer]:
+        cursors: list[AsyncRawCursor[Any]] = []
+        first: psycopg.Error | None = None
+        try:
+            async with self._connection.pipeline():
+                try:
+                    for statement in statements:
+                        cursors.append(await self._send(statement))  # noqa: PERF401 (one after the other)
+                except psycopg.Error as error:
+                    first = error  # those after it fail only because it did
+        except psycopg.Error as error:
+            raise first or error from None
+        if first is not None:
+            raise first
+        return [await _answer(cursor) for cursor in cursors]
 
     async def _execute(self, statement: Statement) -> Answer:
         return await _answer(await self._send(statement))
