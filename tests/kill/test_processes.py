@@ -9,11 +9,9 @@ from tests.kill.scenarios import processes_on_one_file
 from tests.kill.test_kill import until_state
 
 
-async def test_four_processes_on_one_file_lose_nothing_and_do_nothing_twice(
-    lasting_database: str, tmp_path: Path
-) -> None:
+async def test_four_processes_lose_nothing_and_do_nothing_twice(lasting_database: str, tmp_path: Path) -> None:
     report = await processes_on_one_file(lasting_database, tmp_path, processes=4, seconds=4)
-    assert report.jobs > 100
+    assert report.jobs > 50  # all of them change one document
 
 
 async def test_S8_an_idle_worker_in_another_process_notices_at_once(lasting_database: str) -> None:

@@ -27,30 +27,28 @@ async def migrate(address: Address, migrations: Sequence[str]) -> tuple[int, int
     """
     where = f"the database {address.where}"
     try:
-        async with await AsyncConnection.connect(address.conninfo, prepare_threshold=None, **KEEPALIVE) as connection:
-            async with connection.transaction():
-                await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-                # A role that may not make schemas is enough if somebody has made it.
-                found = await connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (address.schema,))
-                schema = sql.Identifier(address.schema)
-                if await found.fetchone() is None:
-                    await connection.execute(sql.SQL("CREATE SCHEMA {}").format(schema))
-                table = sql.Identifier(address.schema, "schema_version")
-                await connection.execute(
-                    sql.SQL("CREATE TABLE IF NOT EXISTS {} (version integer NOT NULL)").format(table)
-                )
-                rows = await (await connection.execute(sql.SQL("SELECT version FROM {}").format(table))).fetchall()
-                version = rows[0][0] if rows else 0
-                pending = pending_migrations(version, migrations, where)
-                for script in pending:
-                    await connection.execute(script.replace("{schema}", f'"{address.schema}"').encode())
-                if not rows:
-                    statement = sql.SQL("INSERT INTO {} (version) VALUES (%s)")
-                else:
-                    statement = sql.SQL("UPDATE {} SET version = %s")
-                if pending:
-                    await connection.execute(statement.format(table), (len(migrations),))
-                return version, len(migrations)
+        connection = await AsyncConnection.connect(address.conninfo, prepare_threshold=None, **KEEPALIVE)
+        async with connection, connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            # A role that may not make schemas is enough if somebody has made it.
+            found = await connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (address.schema,))
+            schema = sql.Identifier(address.schema)
+            if await found.fetchone() is None:
+                await connection.execute(sql.SQL("CREATE SCHEMA {}").format(schema))
+            table = sql.Identifier(address.schema, "schema_version")
+            await connection.execute(sql.SQL("CREATE TABLE IF NOT EXISTS {} (version integer NOT NULL)").format(table))
+            rows = await (await connection.execute(sql.SQL("SELECT version FROM {}").format(table))).fetchall()
+            version = rows[0][0] if rows else 0
+            pending = pending_migrations(version, migrations, where)
+            for script in pending:
+                await connection.execute(script.replace("{schema}", f'"{address.schema}"').encode())
+            if not rows:
+                statement = sql.SQL("INSERT INTO {} (version) VALUES (%s)")
+            else:
+                statement = sql.SQL("UPDATE {} SET version = %s")
+            if pending:
+                await connection.execute(statement.format(table), (len(migrations),))
+            return version, len(migrations)
     except psycopg.Error as error:
         raise translate(error, address.where) from error
 
