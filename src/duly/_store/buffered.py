@@ -11,7 +11,7 @@ still take it back, the engine is told of the savepoint before (`_open_savepoint
 from abc import ABC, abstractmethod
 from typing import Any
 
-from duly._model.job import Job, JobKind, JobState, become, check_move, park, postpone, settle, start
+from duly._model.job import Job, JobKind, JobState, become, check_move, park, postpone, refuse, settle, start
 from duly._store.port import Position, Savepoint
 from duly.errors import StoreError
 
@@ -183,6 +183,10 @@ class BufferedTransaction(ABC):
     async def park_job(self, id: str, attempts: int, reason: str) -> bool:
         job = await self._if_still(id, "pending", attempts)
         return job is not None and self._put(self._jobs, id, park(job, reason))
+
+    async def refuse_job(self, id: str, attempts: int, fingerprint: str, reason: str) -> bool:
+        job = await self._if_still(id, "pending", attempts)
+        return job is not None and self._put(self._jobs, id, refuse(job, fingerprint, reason))
 
     async def set_job_kind(self, id: str, attempts: int, kind: JobKind) -> bool:
         job = await self._if_still(id, "pending", attempts)

@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import math
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -261,8 +261,8 @@ class _SimulatedStore:
         # The store knows the true time, and `until` is by the worker's clock.
         await self._world.store.wait(topic, since, None if until is None else until - self._worker.skew_ms)
 
-    async def register_worker(self, worker: str, lease_s: float) -> Lease:
-        return await self._world.store.register_worker(worker, lease_s)
+    async def register_worker(self, worker: str, lease_s: float, functions: Mapping[str, str]) -> Lease:
+        return await self._world.store.register_worker(worker, lease_s, functions)
 
     async def unregister_worker(self, worker: str) -> None:
         await self._world.store.unregister_worker(worker)
