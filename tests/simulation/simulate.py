@@ -158,11 +158,17 @@ class Simulation:
         world.note("peace")
         world.chaos = QUIET
         world.lose_store(0)
+        before = world.living
         worker = world.add_worker()
-        if self.random.random() < 0.2:
-            # What is left to others has to fail once they are gone.
-            worker.change("workload:do")
         self._spawn(self._start(worker))
+        if self.random.random() < 0.1:
+            # What it leaves to those that stand still has to fail once they are gone.
+            worker.change("workload:do")
+            for other in before:
+                other.stall(60)
+            await world.run(timedelta(seconds=30))
+            for other in before:
+                other.kill()
         for _ in range(_PATIENCE):
             await world.run(timedelta(seconds=10))
             if await self._look():
