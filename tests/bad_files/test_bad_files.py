@@ -16,6 +16,7 @@ from duly._store.sqlite.lease import FileLease, is_held
 from duly._store.sqlite.store import SQLiteStore
 from duly._store.statements import migrations_of
 from duly.errors import StoreError, StoreUnavailableError
+from tests.store.rows import new_job
 from tests.support import eventually
 
 ROOT = Path(__file__).parent.parent.parent
@@ -126,6 +127,29 @@ async def test_an_older_schema_is_migrated_forward(tmp_path: Path) -> None:
     assert connection.execute("SELECT id FROM _next").fetchall() == [(7,)]
     assert connection.execute("SELECT count(*) FROM _documents").fetchall() == [(1,)]
     connection.close()
+
+
+async def test_a_file_of_the_first_schema_goes_on(tmp_path: Path) -> None:
+    """What was parked then is found by who can run it now."""
+    path = tmp_path / "shop.db"
+    parked = new_job(f"{__name__.rpartition('.')[2]}:note", args='{"text":"hello"}')
+    with sqlite3.connect(path) as connection:
+        connection.executescript(migrations_of("sqlite")[0])
+        connection.execute("CREATE TABLE _duly (schema_version INTEGER NOT NULL)")
+        connection.execute("INSERT INTO _duly VALUES (1)")
+        connection.execute(
+            "INSERT INTO _scheduled_functions (id, name, kind, state, due, scheduled_time, parked, args) "
+            "VALUES (?, ?, 'mutation', 'pending', 1, 1, 1, ?)",
+            (parked.id, parked.name, parked.args),
+        )
+        connection.execute("INSERT INTO _workers VALUES ('gone', 'udp:1', 1)")
+    connection.close()
+    async with app_on(path) as app:
+
+        async def noted() -> bool:
+            return bool(await app.query(notes) == ["hello"])
+
+        await eventually(noted)
 
 
 async def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:

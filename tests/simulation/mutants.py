@@ -203,6 +203,24 @@ MUTANTS = [
         ),
     ),
     Mutant(
+        "what one version can't run fails although a worker with another could (S3)",
+        (("_work/fit.py", 'if job.state == "pending" and await', 'if job.state == "" and await'),),
+    ),
+    Mutant(
+        "what was left to others is left to them when they are gone (S3)",
+        (("_work/upkeep.py", "                if job.refused == refused:\n", "                if False:\n"),),
+    ),
+    Mutant(
+        "a version does not look for what others could not run (S3)",
+        (
+            (
+                "_work/due.py",
+                "and function.fingerprint not in refused.split():",
+                "and not refused:",
+            ),
+        ),
+    ),
+    Mutant(
         "reads inside a transaction do not see what it has written",
         (
             (

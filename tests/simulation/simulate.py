@@ -81,10 +81,13 @@ class Simulation:
         self._tasks.append(asyncio.get_running_loop().create_task(coroutine))
 
     def _add_worker(self) -> Worker:
-        """Some have code that lacks a function: of before it was written, or after it was deleted (rule S3)."""
+        """Some have code that lacks a function, or has another version of it: of before or after a change (rule S3)."""
         worker = self.world.add_worker()
-        if self.random.random() < 0.2:
-            worker.forget(self.random.choice(["workload:do", "workload:act"]))
+        what, path = self.random.random(), self.random.choice(["workload:do", "workload:act"])
+        if what < 0.2:
+            worker.forget(path)
+        elif what < 0.4:
+            worker.change(path)
         return worker
 
     async def _start(self, worker: Worker) -> None:
@@ -150,12 +153,22 @@ class Simulation:
     # Peace, and the checks.
 
     async def _make_peace(self) -> Result:
-        """No more faults; one more worker, and time enough for everything to finish."""
+        """No more faults; one more worker that has all functions, and time enough for everything to finish."""
         world = self.world
         world.note("peace")
         world.chaos = QUIET
         world.lose_store(0)
-        self._spawn(self._start(world.add_worker()))
+        before = world.living
+        worker = world.add_worker()
+        self._spawn(self._start(worker))
+        if self.random.random() < 0.1:
+            # What it leaves to those that stand still has to fail once they are gone.
+            worker.change("workload:do")
+            for other in before:
+                other.stall(60)
+            await world.run(timedelta(seconds=30))
+            for other in before:
+                other.kill()
         for _ in range(_PATIENCE):
             await world.run(timedelta(seconds=10))
             if await self._look():
@@ -220,8 +233,8 @@ def _mutations(jobs: dict[str, Any], ran: Counter[str]) -> Iterator[str]:
             if ran[id] != expected:
                 yield f"mutation {id} is {job['state']['kind']}, and its effects are there {ran[id]} times"
             error = job["state"].get("error", OnPurposeError.__name__)
-            # What a worker's code lacks can't be scheduled there.
-            if not error.startswith((OnPurposeError.__name__, "FunctionNotFoundError")):
+            # What a worker's code lacks, or takes otherwise, can't be scheduled there; nor run, if nobody can.
+            if not error.startswith((OnPurposeError.__name__, "FunctionNotFoundError", "ArgumentError")):
                 yield f"mutation {id} failed by itself: {error}"
 
 

@@ -14,6 +14,14 @@ from duly._store.port import Transaction
 from tests.store.rows import NOW, new_job
 
 ATTEMPTS = st.integers(0, 2)
+FINGERPRINTS = st.sampled_from(["a", "b", "c"])
+
+
+NAME = new_job().name
+
+
+def _start_order(job: Job) -> tuple[float | None, str]:
+    return job.due, job.id
 
 
 class JobMachine(RuleBasedStateMachine):
@@ -75,6 +83,22 @@ class JobMachine(RuleBasedStateMachine):
         done = self._transact(lambda tx: tx.park_job(id, attempts, "why"))
         self._expect(id, done, "pending", attempts, "pending")
 
+    @rule(id=jobs, attempts=ATTEMPTS, fingerprint=FINGERPRINTS)
+    def refuse(self, id: str, attempts: int, fingerprint: str) -> None:
+        before = set(self._model[id].refused.split())
+        done = self._transact(lambda tx: tx.refuse_job(id, attempts, fingerprint, "why"))
+        self._expect(id, done, "pending", attempts, "pending")
+        if done:
+            assert set(self._row(id).refused.split()) == before | {fingerprint}
+
+    @rule(id=jobs, attempts=ATTEMPTS, kind=st.sampled_from(["mutation", "action"]))
+    def set_kind(self, id: str, attempts: int, kind: JobKind) -> None:
+        done = self._transact(lambda tx: tx.set_job_kind(id, attempts, kind))
+        self._expect(id, done, "pending", attempts, "pending")
+        if done:
+            self._model[id] = self._row(id)
+            assert (self._model[id].kind, self._model[id].parked) == (kind, False)
+
     @rule(id=jobs)
     def try_in_vain(self, id: str) -> None:
         """A transaction that fails leaves the row as it was, whatever it did to it."""
@@ -99,6 +123,31 @@ class JobMachine(RuleBasedStateMachine):
             assert (model.state, after) in MOVES[model.kind], f"{model.kind}: {model.state} to {after}"
             self._history[id].append(after)
 
+    def _row(self, id: str) -> Job:
+        job: Job | None = self._transact(lambda tx: tx.get_job(id))
+        assert job is not None
+        return job
+
+    @invariant()
+    def whoever_may_take_a_parked_job_finds_it(self) -> None:
+        async def look(tx: Transaction) -> None:
+            parked = [job for job in await tx.scan_jobs("", "~", False, 1_000) if job.parked]
+            groups = {job.refused for job in parked}
+            assert sorted(await tx.parked_names()) == sorted(
+                (job.name, job.refused, job.due)
+                for job in (min((job for job in parked if job.refused == it), key=_start_order) for it in groups)
+            )
+            for fingerprint in ("a", "b", "c", "d"):
+                refused = [job for job in parked if fingerprint in job.refused.split()]
+                others = [job for job in parked if job not in refused]
+                for found, expected in (
+                    (await tx.parked_jobs(NAME, fingerprint, NOW + 10, 1_000), others),
+                    (await tx.refused_jobs(NAME, fingerprint, 1_000), refused),
+                ):
+                    assert found == sorted(expected, key=_start_order)
+
+        self._transact(look)
+
     @invariant()
     def rows_are_what_the_model_says(self) -> None:
         async def read(tx: Transaction) -> list[Job]:
@@ -114,6 +163,9 @@ class JobMachine(RuleBasedStateMachine):
             assert row.attempts >= before.attempts
             assert (row.due is None) == (row.state != "pending")
             assert (row.completed_time is not None) == (row.state in FINISHED)
+            assert row.parked or not row.refused, "what has been refused is set aside"
+            assert row.state == "pending" or not row.parked, "who runs it takes it back"
+            assert row.pending_reason is not None or not row.parked, "visibly"
             self._model[id] = row
 
 

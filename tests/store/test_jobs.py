@@ -24,8 +24,9 @@ LONG = json.dumps({"text": "ä" * 40_000, "escaped": "\0\"'\\"})
         new_job(due=None, state="canceled", completed_time=NOW),
         new_job(name="admin/users:remove", args='{"name":"Zoë \\u0000 🍵"}'),
         new_job(args=LONG),
+        new_job(pending_reason="why", parked=True, refused="a b"),
     ],
-    ids=["plain", "times", "canceled", "unicode", "long"],
+    ids=["plain", "times", "canceled", "unicode", "long", "refused"],
 )
 async def test_a_job_comes_out_as_it_went_in(store: Store, job: Job) -> None:
     await add_jobs(store, job)
@@ -49,7 +50,7 @@ async def test_long_arguments_come_with_a_job_or_when_asked_for(store: Store) ->
         assert [job.args for job in await tx.scan_jobs("", "~", descending=True, limit=10)] == [short.args, LONG, LONG]
         assert [job.args for job in await tx.list_jobs("pending", "~", 10)] == [short.args, LONG, LONG]
         # Looking for work does not drag them along.
-        found = [*await tx.due_jobs("mutation", NOW, 10), *await tx.parked_jobs("gone:gone", NOW, 10)]
+        found = [*await tx.due_jobs("mutation", NOW, 10), *await tx.parked_jobs("gone:gone", "me", NOW, 10)]
         assert [job.id for job in found] == [due.id, short.id, parked.id]
         assert [await tx.get_arguments(job) for job in found] == [LONG, short.args, LONG]
 
@@ -131,10 +132,11 @@ async def test_a_parked_job_stands_aside_visibly(store: Store) -> None:
 
     await store.transact(park)
     assert [job.name for job in await due(store, now=NOW + 10)] == ["here:here"]
-    assert sorted(await store.read(lambda tx: tx.parked_names())) == [("gone:one", NOW + 1), ("gone:two", NOW + 2)]
+    names = sorted(await store.read(lambda tx: tx.parked_names()))
+    assert names == [("gone:one", "", NOW + 1), ("gone:two", "", NOW + 2)]
 
     async def parked(now: float, limit: int = 10) -> list[str]:
-        return [job.id for job in await store.read(lambda tx: tx.parked_jobs("gone:one", now, limit))]
+        return [job.id for job in await store.read(lambda tx: tx.parked_jobs("gone:one", "me", now, limit))]
 
     assert await parked(NOW) == []
     assert await parked(NOW + 1) == [jobs[1].id]
@@ -263,6 +265,7 @@ Change = Callable[[Transaction, str, int], Awaitable[bool]]
 
 OF_PENDING: dict[str, Change] = {
     "park": lambda tx, id, attempts: tx.park_job(id, attempts, "x"),
+    "refuse": lambda tx, id, attempts: tx.refuse_job(id, attempts, "me", "x"),
     "set_kind": lambda tx, id, attempts: tx.set_job_kind(id, attempts, "mutation"),
     "start": lambda tx, id, attempts: tx.start_job(id, attempts, NOW, "w2"),
     "succeed": lambda tx, id, attempts: tx.settle_job(id, "pending", attempts, "success", NOW, started=NOW),

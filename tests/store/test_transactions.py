@@ -227,6 +227,7 @@ async def test_writing_in_a_read_raises(store: Store, verb: str) -> None:
 
 CHANGES: dict[str, Callable[[Transaction, str], Awaitable[object]]] = {
     "park_job": lambda tx, id: tx.park_job(id, 0, "why"),
+    "refuse_job": lambda tx, id: tx.refuse_job(id, 0, "me", "why"),
     "set_job_kind": lambda tx, id: tx.set_job_kind(id, 0, "action"),
     "start_job": lambda tx, id: tx.start_job(id, 0, NOW, "w"),
     "settle_job": lambda tx, id: tx.settle_job(id, "pending", 0, "canceled", NOW),

@@ -173,10 +173,10 @@ async def test_what_makes_a_job_run_elsewhere_or_later_wakes(store: Store) -> No
 
 async def test_workers_on_one_database_know_of_each_other(durable_engine: Engine, stores: Stores) -> None:
     one, two = await stores.open(durable_engine), await stores.open(durable_engine)
-    lease_one = await one.register_worker("one", 10)
+    lease_one = await one.register_worker("one", 10, {})
     assert not one.shared
     upkeep = waiting(one, "upkeep")
-    lease_two = await two.register_worker("two", 10)
+    lease_two = await two.register_worker("two", 10, {})
     assert two.shared
     await asyncio.wait_for(upkeep, DEADLINE_S)
     await eventually(lambda: shared(one))
@@ -190,7 +190,7 @@ async def test_workers_on_one_database_know_of_each_other(durable_engine: Engine
 
 async def test_a_commit_wakes_workers_in_other_stores(durable_engine: Engine, stores: Stores) -> None:
     one, two = await stores.open(durable_engine), await stores.open(durable_engine)
-    leases = [await one.register_worker("one", 10), await two.register_worker("two", 10)]
+    leases = [await one.register_worker("one", 10, {}), await two.register_worker("two", 10, {})]
     await eventually(lambda: shared(one))
     for job in (new_job(), new_job(kind="action"), new_job()):
         for writer, sleeper in ((one, two), (two, one)):
@@ -203,7 +203,7 @@ async def test_a_commit_wakes_workers_in_other_stores(durable_engine: Engine, st
 
 async def test_a_client_that_is_no_worker_wakes_workers(durable_engine: Engine, stores: Stores) -> None:
     worker, client = await stores.open(durable_engine), await stores.open(durable_engine)
-    lease = await worker.register_worker("one", 10)
+    lease = await worker.register_worker("one", 10, {})
     waits = waiting(worker, "mutation")
     await add_jobs(client, new_job())
     await asyncio.wait_for(waits, DEADLINE_S)
@@ -254,7 +254,7 @@ async def test_what_a_dead_worker_had_in_progress_is_failed(store: Store) -> Non
 
 async def test_what_a_living_worker_has_in_progress_is_left_alone(durable_engine: Engine, stores: Stores) -> None:
     one, two = await stores.open(durable_engine), await stores.open(durable_engine)
-    lease = await one.register_worker("one", 10)
+    lease = await one.register_worker("one", 10, {})
     (job,) = await running(one, "one")
     now = one.clock.now_ms()
     found = await rescue(two, "two", now=now)
@@ -272,7 +272,7 @@ async def test_a_lease_that_is_not_renewed_runs_out(durable_engine: Engine, stor
     clock = ManualClock(NOW)
     one = await stores.open(durable_engine, clock=clock)
     two = await stores.open(durable_engine, clock=clock)
-    lease = await one.register_worker("one", 10)
+    lease = await one.register_worker("one", 10, {})
     (job,) = await running(one, "one")
     await clock.advance(6)
     await asyncio.get_running_loop().run_in_executor(None, lease.renew)  # from a thread of its own
@@ -290,7 +290,7 @@ async def test_a_lease_that_is_not_renewed_runs_out(durable_engine: Engine, stor
 async def test_a_worker_that_leaves_is_forgotten(durable_engine: Engine, stores: Stores) -> None:
     store = await stores.open(durable_engine)
     for number in range(3):
-        lease = await store.register_worker(f"worker-{number}", 10)
+        lease = await store.register_worker(f"worker-{number}", 10, {})
         lease.renew()
         await store.unregister_worker(f"worker-{number}")
         lease.release()

@@ -9,6 +9,8 @@ from duly._work.lease import LeaseKeeper
 class SlowLease:
     """A lease whose renewal on the keeper's thread takes until it is let go."""
 
+    lapses = False
+
     def __init__(self) -> None:
         self.renewing = threading.Event()
         self.go = threading.Event()

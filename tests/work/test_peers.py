@@ -23,7 +23,7 @@ async def test_S8_a_worker_whose_wake_ups_are_lost_notices_every_commit(
     here, there = (SQLiteStore(tmp_path / "test.db", SystemClock()) for _ in range(2))
     await here.open([])
     await there.open([])
-    leases = [await here.register_worker("a", 10), await there.register_worker("b", 10)]
+    leases = [await here.register_worker("a", 10, {}), await there.register_worker("b", 10, {})]
 
     async def acquainted() -> bool:
         return here.shared and there.shared

@@ -134,6 +134,7 @@ async def test_S3_arguments_that_break_their_validator_fail_their_job_and_hold_u
 
 
 class CountingLease:
+    lapses = False
     renewed = 0
 
     def renew(self) -> None:

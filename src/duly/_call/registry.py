@@ -6,16 +6,18 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from duly._ground.ids import table_tag
+from duly._model.fingerprint import fingerprint_of
 from duly._model.function import FunctionKind, FunctionReference, LazyReference, path_of
 from duly._model.job import SYSTEM_TABLE, ScheduledFunction
 from duly._model.schema import Table
-from duly._model.signature import Signature
-from duly.errors import FunctionNotFoundError, InvalidIdError, SchemaError
+from duly._model.signature import Signature, TagsByType
+from duly.errors import FunctionNotFoundError, InvalidIdError, NotSchedulableError, SchemaError
 
 __all__ = ["SYSTEM_TAG", "Function", "Registry", "Target"]
 
@@ -27,8 +29,6 @@ SYSTEM_TAG = table_tag(SYSTEM_TABLE)
 class Function:
     """A function of an app: its path there, and what its decorator recorded."""
 
-    __slots__ = ("call", "is_async", "kind", "path", "public", "signature", "timeout")
-
     def __init__(self, path: str, reference: FunctionReference[..., Any]) -> None:
         self.path = path
         self.kind: FunctionKind = reference.handler.kind
@@ -37,6 +37,22 @@ class Function:
         self.timeout: timedelta | None = reference.handler.timeout
         self.call: Callable[..., Any] = reference.handler.function
         self.signature = Signature(path, self.call)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells its signature from that of another version of the code."""
+        return fingerprint_of(self.kind, self.signature.schema)
+
+    def load(self, text: str, tags: TagsByType) -> dict[str, Any]:
+        """The stored arguments of a job of this function, as the types that the code now annotates (rule S3).
+
+        Raises:
+            NotSchedulableError: It is a query by now.
+            ArgumentError: They do not fit any more.
+        """
+        if self.kind == "query":
+            raise NotSchedulableError(self.path, self.kind)
+        return self.signature.load(text, tags)
 
 
 class Registry:

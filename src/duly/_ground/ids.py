@@ -109,6 +109,7 @@ class Id(str, Generic[DocumentT_co]):
                 raise ValueError(str(InvalidIdError(value, f"is the id of another table, not of {type_name}")))
             return value if type(value) is Id else Id(value)
 
+        checked.__qualname__ = f"Id[{type_name}]"
         return core_schema.with_info_after_validator_function(checked, core_schema.str_schema(), metadata=ID_METADATA)
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "job_document",
     "park",
     "postpone",
+    "refuse",
     "settle",
     "start",
 ]
@@ -92,7 +93,8 @@ class Job(NamedTuple):
     """A row of the job table, with real columns. `due` is None once the job has started or finished.
 
     `attempts` counts the attempts that were begun and recorded, and is the fence: an outcome is only written while it
-    still is what it was when the attempt began. `parked`: no code that looked at it had the function.
+    still is what it was when the attempt began. `parked`: no code that looked at it could run it. `refused` holds the
+    fingerprints, with spaces between them, of the signatures that do not take its arguments.
     """
 
     id: Id[ScheduledFunction]
@@ -109,6 +111,7 @@ class Job(NamedTuple):
     pending_reason: str | None
     args: str
     parked: bool = False
+    refused: str = ""
 
 
 def start(job: Job, now: float, worker: str) -> Job:
@@ -122,6 +125,7 @@ def start(job: Job, now: float, worker: str) -> Job:
         worker=worker,
         pending_reason=None,
         parked=False,
+        refused="",
     )
 
 
@@ -150,13 +154,19 @@ def postpone(job: Job, due: float, reason: str) -> Job:
 
 
 def park(job: Job, reason: str) -> Job:
-    """The job set aside, out of the way of the due look-up, for a worker that has its function."""
+    """The job set aside, out of the way of the due look-up, for a worker that can run it."""
     return job._replace(pending_reason=reason, parked=True)
 
 
+def refuse(job: Job, fingerprint: str, reason: str) -> Job:
+    """The job set aside for a worker with another signature than this one, which does not take its arguments."""
+    refused = " ".join(sorted({*job.refused.split(), fingerprint}))
+    return park(job, reason)._replace(refused=refused)
+
+
 def become(job: Job, kind: JobKind) -> Job:
-    """The job of a function that has become the other kind since it was scheduled."""
-    return job._replace(kind=kind, pending_reason=None, parked=False)
+    """The job as one of this kind, which its function may have become since, for whoever looks for what is due."""
+    return job._replace(kind=kind, pending_reason=None, parked=False, refused="")
 
 
 def job_document(job: Job) -> dict[str, Any]:

@@ -20,6 +20,7 @@ __all__ = [
     "PLAIN_SCHEMAS",
     "SCHEMA_NOTES",
     "Signature",
+    "TagsByType",
     "adapter_of",
     "describe_problems",
     "is_stored_as_validated",
@@ -84,6 +85,11 @@ class Signature:
         self._returns_none = returned is type(None)
         # A document that was read carries `_id` and `_creationTime` beside the fields of its type, and may be returned.
         self._returned = None if returned is Any else adapter_of(f"{path} return value", {"value": returned}, "allow")
+
+    @property
+    def schema(self) -> Any:
+        """The pydantic schema of the arguments."""
+        return self._arguments.core_schema
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any], tags: TagsByType) -> dict[str, Any]:
         """The validated arguments by name. Raises `ArgumentError`."""

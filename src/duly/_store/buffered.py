@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from duly._model.job import Job, JobKind, JobState, become, check_move, park, postpone, settle, start
+from duly._model.job import Job, JobKind, JobState, become, check_move, park, postpone, refuse, settle, start
 from duly._store.port import Position, Savepoint, Topic
 from duly._store.user_sql import check_statement
 from duly.errors import StoreError
@@ -209,6 +209,10 @@ class BufferedTransaction(ABC):
         job = await self._if_still(id, "pending", attempts)
         return job is not None and self._put(self._jobs, id, park(job, reason))
 
+    async def refuse_job(self, id: str, attempts: int, fingerprint: str, reason: str) -> bool:
+        job = await self._if_still(id, "pending", attempts)
+        return job is not None and self._put(self._jobs, id, refuse(job, fingerprint, reason))
+
     async def set_job_kind(self, id: str, attempts: int, kind: JobKind) -> bool:
         job = await self._if_still(id, "pending", attempts)
         return job is not None and self._put(self._jobs, id, become(job, kind))
@@ -403,7 +407,7 @@ class BufferedTransaction(ABC):
                 changed.append((
                     id, before.state, before.attempts,
                     job.kind, job.state, due, job.started_time, job.completed_time, job.attempts, job.worker,
-                    job.error, job.pending_reason, job.parked,
+                    job.error, job.pending_reason, job.parked, job.refused,
                 ))  # fmt: skip
                 if due is not None:
                     # A job that was parked is for either kind of look-up, in whatever process has the function.

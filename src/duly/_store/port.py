@@ -13,7 +13,7 @@ What must hold, and is checked on every engine by the same suite:
 - Time is passed in, never read.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
@@ -103,19 +103,30 @@ class Transaction(Protocol):
         ...
 
     async def get_arguments(self, job: Job) -> str:
-        """The arguments of a job that `due_jobs` or `parked_jobs` gave."""
+        """The arguments of a job that a look-up gave."""
         ...
 
-    async def parked_names(self) -> list[tuple[str, float]]:
-        """Functions that have parked jobs, and when the first of each is due."""
+    async def parked_names(self) -> list[tuple[str, str, float]]:
+        """Functions that have parked jobs, by what has refused them, and when the first of each is due."""
         ...
 
-    async def parked_jobs(self, name: str, now: float, limit: int) -> list[Job]: ...
+    async def parked_jobs(self, name: str, fingerprint: str, now: float, limit: int) -> list[Job]:
+        """Parked jobs of a function that are due, in start order, without those that this fingerprint refused."""
+        ...
+
+    async def refused_jobs(self, name: str, fingerprint: str, limit: int) -> list[Job]:
+        """Parked jobs of a function that this fingerprint refused, in start order, whenever they are due."""
+        ...
+
     async def next_due(self, kind: JobKind) -> float | None:
         """When the next job of a kind that is not parked comes due."""
         ...
 
     async def park_job(self, id: str, attempts: int, reason: str) -> bool: ...
+    async def refuse_job(self, id: str, attempts: int, fingerprint: str, reason: str) -> bool:
+        """Parks a job that a signature does not take, for workers with another one."""
+        ...
+
     async def set_job_kind(self, id: str, attempts: int, kind: JobKind) -> bool: ...
     async def start_job(self, id: str, attempts: int, now: float, worker: str) -> bool: ...
     async def settle_job(
@@ -138,6 +149,10 @@ class Transaction(Protocol):
         ...
 
     async def jobs_in_progress(self, worker: str) -> list[Job]: ...
+    async def live_fingerprints(self, name: str, now: float) -> set[str]:
+        """The fingerprints that workers which live publish for a function, one's own among them."""
+        ...
+
     async def prune_jobs(self, completed_before: float, limit: int) -> int: ...
     async def oldest_completed(self) -> float | None: ...
 
@@ -185,6 +200,11 @@ class Transaction(Protocol):
 
 class Lease(Protocol):
     """A worker's word that it lives. Renewed from a thread of its own."""
+
+    @property
+    def lapses(self) -> bool:
+        """Whether a worker that has nothing in progress has to renew it as well, to be taken for alive."""
+        ...
 
     def renew(self) -> None:
         """In any thread; may take its time."""
@@ -240,7 +260,9 @@ class Store(Protocol):
         """Sleeps until `version(topic)` is greater than `since`, or until the time `until` (ms) has come."""
         ...
 
-    async def register_worker(self, worker: str, lease_s: float) -> Lease: ...
+    async def register_worker(self, worker: str, lease_s: float, functions: Mapping[str, str]) -> Lease:
+        """Makes a worker known, with the fingerprints of the functions that it can run, by their paths."""
+        ...
 
     async def unregister_worker(self, worker: str) -> None: ...
 

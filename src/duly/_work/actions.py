@@ -14,9 +14,10 @@ from duly._model.failure import describe_failure
 from duly._model.job import Job, JobState
 from duly._store.port import Transaction
 from duly._work.due import due_for, next_due_for, parked_for
+from duly._work.fit import accept
 from duly._work.lease import Keeper
 from duly._work.outcome import Looked
-from duly.errors import AppNotOpenError, ConflictError, NotSchedulableError, StoreError
+from duly.errors import AppNotOpenError, ConflictError, StoreError
 
 __all__ = ["INTERRUPTED", "Actions"]
 
@@ -133,35 +134,19 @@ class Actions:
             for job in await tx.jobs_in_progress(self._worker):
                 if job.id not in self._running_ids:
                     function = environment.registry.resolve(job.name)
-                    arguments = await self._accept(tx, job, function, now, events)
+                    arguments = await accept(tx, environment.registry, job, function, now, events)
                     if arguments is not None:
                         started.append((job, function, arguments))
         parked = await parked_for(tx, environment.registry, "action")
         due = await due_for(tx, environment.registry, "action", now, free, parked, events)
         for job, function in due:
-            arguments = await self._accept(tx, job, function, now, events)
+            arguments = await accept(tx, environment.registry, job, function, now, events)
             if arguments is not None and await tx.start_job(job.id, job.attempts, now, self._worker):
                 started.append((job._replace(attempts=job.attempts + 1), function, arguments))
                 events.append(Event("started", job.name, now, job.id, "action", due_ms=job.due))
         more = len(due) == free
         next_due = None if more else await next_due_for(tx, environment.registry, "action", parked)
         return started, Looked(more, next_due, events)
-
-    async def _accept(
-        self, tx: Transaction, job: Job, function: Function, now: float, events: list[Event]
-    ) -> dict[str, object] | None:
-        """The job's arguments; None if it can't run with the code deployed now: then it has failed (S3)."""
-        try:
-            if function.kind == "query":
-                raise NotSchedulableError(function.path, function.kind)
-            return function.signature.load(await tx.get_arguments(job), self._environment.registry.tags)
-        except (StoreError, ConflictError):
-            raise
-        except Exception as error:  # noqa: BLE001 (a validator may raise anything; it is this job's failure alone)
-            detail = describe_failure(error)
-            await tx.settle_job(job.id, job.state, job.attempts, "failed", now, error=detail)
-            events.append(Event("failed", job.name, now, job.id, "action", detail=detail))
-            return None
 
     async def _run(self, job: Job, function: Function, arguments: dict[str, object]) -> None:
         """Run, decide, record."""

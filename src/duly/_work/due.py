@@ -11,7 +11,7 @@ from duly._work.outcome import UNKNOWN_FUNCTION
 __all__ = ["due_for", "next_due_for", "parked_for"]
 
 Parked = tuple[str, float]
-"""A function that has parked jobs, and when the first of them is due."""
+"""A function that has parked jobs which this worker may be able to run, and when the first of them is due."""
 
 
 async def due_for(
@@ -27,32 +27,31 @@ async def due_for(
 
     One whose function it lacks is parked, visibly, out of the way of the look-up: for a worker that has it. Parked
     jobs of functions that this worker does have are looked up beside the others. One whose function has become the
-    other kind queues with those from now on; one that has become a query is returned, to be failed by whoever runs it.
+    other kind queues with those from now on; one that has become a query is returned, for `accept` to refuse.
     """
     found: list[tuple[Job, Function]] = []
-    for job in await _candidates(tx, parked, kind, now, limit):
+    for job in await _candidates(tx, registry, parked, kind, now, limit):
         function = registry.functions.get(job.name)
         if function is None:
             reason = UNKNOWN_FUNCTION.format(path=job.name)
             await tx.park_job(job.id, job.attempts, reason)
             events.append(Event("parked", job.name, now, job.id, kind, detail=reason))
-            continue
-        if function.kind != "query" and function.kind != job.kind:
+        elif function.kind != "query" and function.kind != kind:
             await tx.set_job_kind(job.id, job.attempts, function.kind)
-            if function.kind != kind:
-                continue
-            job = job._replace(kind=kind)  # noqa: PLW2901 (it was parked, and its function came back as this kind)
-        found.append((job, function))
+        else:
+            found.append((job, function))
     return found
 
 
-async def _candidates(tx: Transaction, parked: Sequence[Parked], kind: JobKind, now: float, limit: int) -> list[Job]:
+async def _candidates(
+    tx: Transaction, registry: Registry, parked: Sequence[Parked], kind: JobKind, now: float, limit: int
+) -> list[Job]:
     jobs = await tx.due_jobs(kind, now, limit)
-    names = [name for name, due in parked if due <= now]
+    names = {name for name, due in parked if due <= now}
     if not names:
         return jobs
     for name in names:
-        jobs += await tx.parked_jobs(name, now, limit)
+        jobs += await tx.parked_jobs(name, registry.functions[name].fingerprint, now, limit)
     jobs.sort(key=lambda job: (job.due, job.id))
     return jobs[:limit]
 
@@ -67,9 +66,10 @@ async def next_due_for(tx: Transaction, registry: Registry, kind: JobKind, parke
 
 
 async def parked_for(tx: Transaction, registry: Registry, kind: JobKind) -> list[Parked]:
-    """The functions with parked jobs that this worker does have, as this kind or as a query, which is to be failed."""
-    return [
-        (name, due)
-        for name, due in await tx.parked_names()
-        if name in registry.functions and registry.functions[name].kind in (kind, "query")
-    ]
+    """The functions with parked jobs that this worker has, as this kind or as a query, and has not refused yet."""
+    found: list[Parked] = []
+    for name, refused, due in await tx.parked_names():
+        function = registry.functions.get(name)
+        if function and function.kind in (kind, "query") and function.fingerprint not in refused.split():
+            found.append((name, due))
+    return found

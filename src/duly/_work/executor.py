@@ -10,6 +10,7 @@ from duly._call.runner import Runner
 from duly._call.scope import Environment
 from duly._store.port import Lease
 from duly._work.actions import Actions
+from duly._work.fit import published
 from duly._work.lease import Keeper, LeaseKeeper
 from duly._work.loop import Loop
 from duly._work.mutations import Mutations
@@ -66,7 +67,9 @@ class Executor:
     async def prepare(self) -> None:
         """Registers the worker and settles what dead workers left. Who does not `start` it takes the loops' turns."""
         environment = self._environment
-        lease: Lease = await environment.store.register_worker(self.worker, self._lease_s)
+        lease: Lease = await environment.store.register_worker(
+            self.worker, self._lease_s, published(environment.registry)
+        )
         self._keeper = self._keep(lease, self._lease_s / 3)
         mutations = Mutations(environment, self._runner)
         self.actions = Actions(environment, self._runner, self.worker, self._keeper, self._concurrent_actions)

@@ -1,7 +1,8 @@
 """Keeping the worker's lease alive, from a thread of its own.
 
-Blocking code in a function stops the event loop and not this thread, so it never makes a live worker look dead. While
-no action is in progress nobody needs the lease, and the thread sleeps without waking: an idle worker does nothing.
+Blocking code in a function stops the event loop and not this thread, so it never makes a live worker look dead. Where
+the lease does not lapse, nobody needs it while no action is in progress, and the thread sleeps without waking: an idle
+worker does nothing.
 """
 
 import logging
@@ -71,10 +72,10 @@ class LeaseKeeper:
             with self._changed:
                 # Closed before it came to wait: nobody will notify it again.
                 if not self._closed:
-                    self._changed.wait(self._every_s if self._held else None)
+                    self._changed.wait(self._every_s if self._held or self._lease.lapses else None)
                 if self._closed:
                     return
-                held = self._held
+                held = self._held or self._lease.lapses
             if held:
                 self._renew()
 

@@ -13,8 +13,9 @@ from duly._model.failure import describe_failure
 from duly._model.job import Job
 from duly._store.port import Transaction
 from duly._work.due import due_for, next_due_for, parked_for
+from duly._work.fit import accept
 from duly._work.outcome import Looked
-from duly.errors import ConflictError, NotSchedulableError, StoreError
+from duly.errors import ConflictError, StoreError
 
 __all__ = ["Mutations"]
 
@@ -76,9 +77,11 @@ class Mutations:
         started = environment.clock.now_ms()
         savepoint = tx.savepoint()
         try:
-            if function.kind == "query":
-                raise NotSchedulableError(function.path, function.kind)
-            arguments = function.signature.load(job.args or await tx.get_arguments(job), environment.registry.tags)
+            unfit: list[Event] = []
+            arguments = await accept(tx, environment.registry, job, function, started, unfit)
+            if arguments is None:
+                await tx.release(savepoint)
+                return unfit
             _, events = await self._runner.mutate(CallChain(Id(job.id)), function, arguments, tx)
             if tx.fault is not None:
                 raise tx.fault

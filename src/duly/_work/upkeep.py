@@ -1,4 +1,4 @@
-"""Housekeeping: settling what dead workers left, and deleting what finished long ago."""
+"""Housekeeping: settling what dead workers left, or nobody can run, and deleting what finished long ago."""
 
 from datetime import timedelta
 
@@ -6,17 +6,19 @@ from duly._call.scope import Environment
 from duly._model.event import Event
 from duly._store.port import Transaction
 from duly._work.actions import INTERRUPTED
+from duly._work.fit import accept
 from duly._work.outcome import Looked
 
 __all__ = ["Upkeep"]
 
 _PRUNE_MAX = 500
+_TAKEN_BACK_MAX = 100
 # Of the retention: how long what is past it may have to wait for others, so that they are deleted together.
 _PRUNE_SPACING = 0.05
 
 
 class Upkeep:
-    """Rescues (rule A3) and prunes. Every worker does; there is no leader to lose.
+    """Rescues (A3), takes back what was left to others (S3), and prunes. Every worker does; there is no leader to lose.
 
     Args:
         environment: The app's.
@@ -35,8 +37,10 @@ class Upkeep:
         """One round. Small batches, and the writer is free for others between them."""
         store = self._environment.store
         events, look_again = await store.transact(self._rescue)
+        taken_back, told = await store.transact(self._take_back)
+        events += told
         pruned, prune_next = await store.transact(self._prune)
-        if pruned == _PRUNE_MAX:
+        if taken_back or pruned == _PRUNE_MAX:
             return Looked(True, None, events)
         now = self._environment.clock.now_ms()
         times = [prune_next]
@@ -51,6 +55,26 @@ class Upkeep:
         rescued = await tx.rescue(self._worker, now, INTERRUPTED)
         events = [Event("interrupted", job.name, now, job.id, job.kind, detail=INTERRUPTED) for job in rescued.jobs]
         return events, rescued.look_again
+
+    async def _take_back(self, tx: Transaction) -> tuple[int, list[Event]]:
+        """Fails what this worker left to others, none of which is at work any more. If there is any, there may be more.
+
+        Or, should it fit after all (a validator may know better than it did), lets it be due as if nobody had refused.
+        """
+        registry = self._environment.registry
+        now = self._environment.clock.now_ms()
+        taken_back = 0
+        events: list[Event] = []
+        for name, refused, _ in await tx.parked_names():
+            function = registry.functions.get(name)
+            by = set(refused.split())
+            if function is None or function.fingerprint not in by or await tx.live_fingerprints(name, now) - by:
+                continue
+            for job in await tx.refused_jobs(name, function.fingerprint, _TAKEN_BACK_MAX):
+                if job.refused == refused:
+                    await accept(tx, registry, job, function, now, events)
+                    taken_back += 1
+        return taken_back, events
 
     async def _prune(self, tx: Transaction) -> tuple[int, float]:
         now = self._environment.clock.now_ms()

@@ -7,6 +7,7 @@ from typing import Annotated, get_args
 import typer
 
 from duly._model.job import JobState
+from duly.cli._check import check
 from duly.cli._console import line_by_line
 from duly.cli._dev import dev
 from duly.cli._functions import list_functions
@@ -116,6 +117,16 @@ def _functions(app: AppReference, database: Database = None) -> None:
     """List the app's functions and their parameters."""
     with problems_shown():
         list_functions(load_app(app, database).app)
+
+
+@cli.command("check")
+def _check(app: AppReference, database: Database = None) -> None:
+    """List pending functions that this code can't run; exit with 1 if there are any.
+
+    For a deploy pipeline: it only looks.
+    """
+    with problems_shown():
+        sys.exit(0 if perform(check(load_app(app, database).app)) else 1)
 
 
 @cli.command("jobs")

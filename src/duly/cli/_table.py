@@ -27,14 +27,25 @@ class JobTable:
         now_ms: What times are relative to.
         filtered: Whether some were left out by a filter.
         fit: Show no more lines than the terminal has.
+        summary: What to say below; how many there are, if it is left out.
     """
 
-    def __init__(self, jobs: Sequence[Job], limit: int, now_ms: float, *, filtered: bool, fit: bool = False) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        limit: int,
+        now_ms: float,
+        *,
+        filtered: bool = False,
+        fit: bool = False,
+        summary: str = "",
+    ) -> None:
         self._jobs = jobs[:limit]
         self._more = len(jobs) > limit
         self._now_ms = now_ms
         self._filtered = filtered
         self._fit = fit
+        self._given_summary = summary
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width
@@ -81,13 +92,15 @@ class JobTable:
             return Text(_first_line(job.error or "failed"), "red")
         if job.state == "pending" and job.pending_reason:
             reason = _first_line(job.pending_reason)
-            if job.due is not None and job.due > self._now_ms:
+            if job.attempts and job.due is not None and job.due > self._now_ms:
                 reason = f"next attempt {relative_time(job.due, self._now_ms)}: {reason}"
             return Text(reason, "yellow")
         return None
 
     def _summary(self) -> str:
         count = len(self._jobs)
+        if self._given_summary:
+            return self._given_summary
         if self._more:
             return f"the newest {count}; there are more: --limit {count * 10} shows them"
         return f"{count} scheduled function{'s' if count != 1 else ''}"

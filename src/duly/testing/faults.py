@@ -1,6 +1,6 @@
 """A store whose commits fail on demand, and that is gone for a worker that was killed."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from duly._ground.clock import Clock
@@ -54,8 +54,8 @@ class StoreView:
     async def wait(self, topic: Topic, since: int, until: float | None) -> None:
         await self._store.wait(topic, since, until)
 
-    async def register_worker(self, worker: str, lease_s: float) -> Lease:
-        return await self._store.register_worker(worker, lease_s)
+    async def register_worker(self, worker: str, lease_s: float, functions: Mapping[str, str]) -> Lease:
+        return await self._store.register_worker(worker, lease_s, functions)
 
     async def unregister_worker(self, worker: str) -> None:
         await self._store.unregister_worker(worker)

@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import math
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from duly._app import App, Parts
 from duly._ground.clock import Clock, SystemClock, Timer, datetime_of
 from duly._model.event import Event
 from duly._model.schema import Table
+from duly._model.signature import Signature
 from duly._store.open import make_store
 from duly._store.port import Lease, Store, Topic, Transaction
 from duly._work.executor import Executor
@@ -84,6 +85,7 @@ class _Keeper:
         self._every_s = every_s
         self._worker = worker
         self._timer: Timer | None = None
+        worker.lives_ms = (worker.world.clock.now_ms(), math.inf)
 
     async def hold(self) -> None:
         self._hold()
@@ -106,6 +108,8 @@ class _Keeper:
     def close(self) -> None:
         self.rest()
         self._lease.release()
+        start, end = self._worker.lives_ms
+        self._worker.lives_ms = (start, min(end, self._worker.world.clock.now_ms()))
 
 
 class Worker:
@@ -121,6 +125,10 @@ class Worker:
         self.stalled = False
         # Whether anything ever became of it.
         self.troubled = False
+        # From when to when others find it registered.
+        self.lives_ms = (math.inf, math.inf)
+        # Functions of which its code has another version than the template.
+        self._changed = set[str]()
         # When it was dead or stalled; once it is back, it has to renew its lease first.
         self._sick: list[tuple[float, float]] = []
         self._awake = asyncio.Event()
@@ -150,7 +158,11 @@ class Worker:
     async def start(self) -> None:
         await self.app._open()
         self.executor = self.app._make_executor()
-        await self.executor.start()
+        try:
+            await self.executor.start()
+        finally:
+            if not self.alive:  # it was stopped or killed meanwhile: a dead process holds no lease
+                self.executor.abandon()
 
     async def stop(self, drain_s: float) -> None:
         """Gracefully (rule A4)."""
@@ -167,6 +179,21 @@ class Worker:
         registry.load()
         gone = registry.functions.pop(path)
         registry._by_reference = {key: known for key, known in registry._by_reference.items() if known is not gone}
+
+    def change(self, path: str) -> None:
+        """Its code has another version of a function, which takes no arguments that there are. Before it starts."""
+        self.world.note(f"{self.name} has another {path}")
+
+        async def changed(ctx: Any, *, new: int) -> None: ...
+
+        self.app._registry.load()
+        self.app._registry.functions[path].signature = Signature(path, changed)
+        self._changed.add(path)
+
+    def could_run(self, path: str, at_ms: float) -> bool:
+        """Whether it was registered then with a version of a function that takes the arguments there are."""
+        start, end = self.lives_ms
+        return start < at_ms < end and path in self.app._registry.functions and path not in self._changed
 
     def kill(self) -> None:
         if self.alive:
@@ -271,8 +298,8 @@ class _SimulatedStore:
         # The store knows the true time, and `until` is by the worker's clock.
         await self._world.store.wait(topic, since, None if until is None else until - self._worker.skew_ms)
 
-    async def register_worker(self, worker: str, lease_s: float) -> Lease:
-        return await self._world.store.register_worker(worker, lease_s)
+    async def register_worker(self, worker: str, lease_s: float, functions: Mapping[str, str]) -> Lease:
+        return await self._world.store.register_worker(worker, lease_s, functions)
 
     async def unregister_worker(self, worker: str) -> None:
         await self._world.store.unregister_worker(worker)
@@ -381,9 +408,16 @@ class World:
         self.history.append(f"{datetime_of(self.clock.now_ms()):%m-%d %H:%M:%S.%f} {line}")
 
     def observe(self, worker: Worker, event: Event) -> None:
-        """Rule A3: only of a worker that is not well anybody else settles what it has in progress."""
+        """Rule A3: only of a worker that is not well anybody else settles what it has in progress.
+
+        Rule S3: what one version can't run fails only if no other worker could.
+        """
         if event.job_id is None:
             return
+        if event.kind == "failed" and str(event.detail).startswith(f"ArgumentError: the arguments of {event.path!r}"):
+            able = [other.name for other in self.workers if other.could_run(event.path, event.at_ms - worker.skew_ms)]
+            if able:
+                self.wrongs.append(f"{worker.name} failed {event.job_id}, which {', '.join(able)} could run")
         if event.kind == "started":
             self._owners[event.job_id] = worker
         owner = self._owners.get(event.job_id)

@@ -10,7 +10,7 @@ __all__ = ["Address"]
 
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,30}")
 _POOL_DEFAULT = 8
-_POOL_MIN = 4
+_POOL_MIN = 5
 
 
 @dataclass(frozen=True, slots=True)

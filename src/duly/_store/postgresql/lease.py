@@ -34,6 +34,8 @@ class PostgreSQLLease:
         follow: Whether to learn from the database what time it is.
     """
 
+    lapses = True
+
     def __init__(
         self,
         address: Address,

@@ -43,15 +43,14 @@ Body = Callable[[Transaction], Awaitable[T]]
 
 _GROUP_MAX = 256
 _GROUP_S = 0.01
-_GROUPS_AT_ONCE = 2
 _CONFLICTS_MAX = 6
 _LOSSES_MAX = 3
 _FILL_MAX = 500
 _RESOLVE_S = 30.0
 _RESOLVE_PAUSE_S = 0.05
 _IDLE_S = 10.0
-# A reservation, a look aside and two groups are always possible, however many queries take their time.
-_NOT_FOR_READING = 3
+# Due mutations, due actions, and what these look up aside: possible however many queries take their time.
+_NOT_FOR_READING = 4
 
 
 class PostgreSQLStore:
@@ -75,7 +74,7 @@ class PostgreSQLStore:
         self._waking = Waking(address, self._shared, self._signal, self._aside)
         self._requests: deque[Request] = deque()
         self._groups: set[asyncio.Task[None]] = set()
-        self._draining = 0
+        self._draining = False
         self._leases: list[PostgreSQLLease] = []
         self._opened = False
 
@@ -231,8 +230,8 @@ class PostgreSQLStore:
             self._start(self._run_claim(request))
             return future
         self._requests.append(request)
-        if self._draining < _GROUPS_AT_ONCE:
-            self._draining += 1
+        if not self._draining:
+            self._draining = True
             self._start(self._drain())
         return future
 
@@ -246,13 +245,16 @@ class PostgreSQLStore:
         task.add_done_callback(self._groups.discard)
 
     async def _drain(self) -> None:
-        """Runs what waits, a group at a time, until nothing does."""
+        """Runs what waits, in the order in which it came, a group at a time, until nothing does.
+
+        Several at a time would lose against each other wherever they touch the same.
+        """
         try:
             while self._requests:
                 group = [self._requests.popleft() for _ in range(min(_GROUP_MAX, len(self._requests)))]
                 await self._run(group)
         finally:
-            self._draining -= 1
+            self._draining = False
 
     async def _run_claim(self, request: Request) -> None:
         await self._run([request], claims=True)
@@ -392,17 +394,16 @@ class PostgreSQLStore:
     def shared(self) -> bool:
         return self._waking.others is not None
 
-    async def register_worker(self, worker: str, lease_s: float) -> Lease:
+    async def register_worker(self, worker: str, lease_s: float, functions: Mapping[str, str]) -> Lease:
         self._shared.worker = worker
         self._shared.lease_ms = lease_s * 1_000
-        functions: Mapping[str, str] = {}
         lease = PostgreSQLLease(
             self._address,
             self._shared.sql,
             self._clock,
             worker,
             lease_s,
-            json.dumps(functions),
+            json.dumps(dict(functions)),
             follow=self._follow,
         )
         self._leases.append(lease)

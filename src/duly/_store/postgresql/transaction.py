@@ -9,7 +9,7 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import psycopg
@@ -53,6 +53,7 @@ class PostgreSQLTransaction(BufferedTransaction):
         self._wire: Wire | None = None
         self._shared = shared
         self._claims = claims
+        self._reserved_until = 0.0
         self._begun = False
         self._connecting = asyncio.Lock()
         # What goes out with the next question; how many rows each of it must change, if that is known.
@@ -402,17 +403,37 @@ class PostgreSQLTransaction(BufferedTransaction):
             return await self._reserve("jobs_reserve", kind, now, limit)
         return await self._look("jobs_due", kind, now, limit)
 
-    async def parked_jobs(self, name: str, now: float, limit: int) -> list[Job]:
-        if self._claims:
-            return await self._reserve("jobs_reserve_parked", name, now, limit)
-        return await self._look("jobs_parked", name, now, limit)
+    async def parked_jobs(self, name: str, fingerprint: str, now: float, limit: int) -> list[Job]:
+        return await self._parked_jobs(name, lambda refused: fingerprint not in refused, now, limit)
 
-    async def _reserve(self, statement: str, key: str, now: float, limit: int) -> list[Job]:
+    async def refused_jobs(self, name: str, fingerprint: str, limit: int) -> list[Job]:
+        return await self._parked_jobs(name, lambda refused: fingerprint in refused, math.inf, limit)
+
+    async def _parked_jobs(
+        self, name: str, wanted: Callable[[Sequence[str]], bool], until: float, limit: int
+    ) -> list[Job]:
+        jobs: list[Job] = []
+        for parked_name, refused, _ in await self.parked_names():
+            if parked_name != name or not wanted(refused.split()):
+                continue
+            if self._claims:
+                jobs += await self._reserve("jobs_reserve_parked", name, refused, until, limit)
+            else:
+                jobs += await self._look("jobs_parked", name, refused, until, limit)
+        jobs.sort(key=lambda job: (job.due, job.id))
+        return jobs[:limit]
+
+    async def live_fingerprints(self, name: str, now: float) -> set[str]:
+        return {fingerprint for (fingerprint,) in await self._scan("workers_having", name, now)}
+
+    async def _reserve(self, statement: str, *parameters: Any) -> list[Job]:
         """What is reserved is newer than what a transaction sees that has begun: then there is nothing for it."""
         if self._begun:
             return []
         shared = self._shared
-        reserve = self._statement(statement, key, now, limit, shared.worker, now + shared.lease_ms)
+        if not self._reserved_until:
+            self._reserved_until = shared.clock.now_ms() + shared.lease_ms
+        reserve = self._statement(statement, *parameters, shared.worker, self._reserved_until)
         jobs = self._placed((await self._aside(reserve))[0].rows)
         jobs.sort(key=lambda job: (job.due, job.id))
         for job in jobs:
@@ -422,8 +443,8 @@ class PostgreSQLTransaction(BufferedTransaction):
                 self._wanted.update(_ID.findall(job.args))
         return jobs
 
-    async def _look(self, statement: str, key: str, now: float, limit: int) -> list[Job]:
-        jobs = self._placed(await self._scan(statement, key, now, limit))
+    async def _look(self, statement: str, *parameters: Any) -> list[Job]:
+        jobs = self._placed(await self._scan(statement, *parameters))
         self._known.update((job.id, job) for job in jobs)
         return jobs
 
@@ -435,7 +456,7 @@ class PostgreSQLTransaction(BufferedTransaction):
             rows = await self._scan("jobs_next_due", *parameters)
         return min((time for time in rows[0] if time is not None), default=None)
 
-    async def parked_names(self) -> list[tuple[str, float]]:
+    async def parked_names(self) -> list[tuple[str, str, float]]:
         if self._claims:
             return (await self._aside(self._statement("parked_names")))[0].rows
         return await self._scan("parked_names")

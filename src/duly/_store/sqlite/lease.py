@@ -28,6 +28,8 @@ _TRIES_MAX = 100
 class FileLease:
     """Taken when made; renewed from any thread."""
 
+    lapses = False
+
     def __init__(self, path: Path, clock: Clock, lease_s: float) -> None:
         self._path = path
         self._clock = clock
@@ -59,6 +61,8 @@ class FileLease:
 
 class MemoryLease:
     """The same for workers that share a database in memory: their leases are kept there, with their expiry."""
+
+    lapses = False
 
     def __init__(self, leases: dict[str, float], worker: str, clock: Clock, lease_s: float) -> None:
         self._leases = leases

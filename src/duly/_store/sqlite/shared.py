@@ -1,5 +1,6 @@
 """What the connections of one store share: the file's neighbours, and caches of what rarely changes."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from duly._ground.clock import Clock
@@ -27,6 +28,8 @@ class Shared:
         self.checked_sql: set[str] = set()
         # In memory: when the lease of each worker expires.
         self.leases: dict[str, float] = {}
+        # In memory: what the workers can run, as in their rows elsewhere.
+        self.functions: dict[str, Mapping[str, str]] = {}
 
     @property
     def folder(self) -> Path:
@@ -45,6 +48,11 @@ class Shared:
 
     def is_held(self, worker: str) -> bool:
         return worker in self.leases if self.path is None else is_held(self.lease_path(worker))
+
+    def workers_having(self, function: str) -> list[tuple[str, str]]:
+        """In memory: the workers that can run a function, and the fingerprint of its signature there."""
+        having = [(worker, functions.get(function)) for worker, functions in self.functions.items()]
+        return [(worker, fingerprint) for worker, fingerprint in having if fingerprint is not None]
 
     def forget_worker(self, worker: str) -> None:
         if self.path:

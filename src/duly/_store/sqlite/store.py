@@ -7,7 +7,7 @@ are released after it. So hundreds of transactions share what is dear, and none 
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -432,22 +432,23 @@ class SQLiteStore:
     def shared(self) -> bool:
         return bool(self._peers) or len(self._shared.leases) > 1
 
-    async def register_worker(self, worker: str, lease_s: float) -> Lease:
+    async def register_worker(self, worker: str, lease_s: float, functions: Mapping[str, str]) -> Lease:
         if self._path is None:
+            self._shared.functions[worker] = functions
             return MemoryLease(self._shared.leases, worker, self._clock, lease_s)
         lease = self._take_lease(worker, lease_s)
         try:
-            await self._sign_on(worker)
+            await self._sign_on(worker, functions)
         except BaseException:
             lease.release()
             raise
         return lease
 
-    async def _sign_on(self, worker: str) -> None:
+    async def _sign_on(self, worker: str, functions: Mapping[str, str]) -> None:
         self._mailbox = mailbox = Mailbox(self._shared.folder / f"{worker}.sock", self._on_message)
 
         async def insert(tx: Any) -> None:
-            await tx.insert_worker(worker, mailbox.address, self._clock.now_ms())
+            await tx.insert_worker(worker, mailbox.address, self._clock.now_ms(), functions)
             self._worker = worker
             self._meet_peers({id: address for id, address in tx.list_workers() if id != worker})
 

@@ -5,7 +5,8 @@ fifty times the statement.
 """
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import apsw
@@ -198,11 +199,24 @@ class SQLiteTransaction(BufferedTransaction):
     async def get_arguments(self, job: Job) -> str:
         return job.args or cast("str", self._execute("job_arguments_get", (job.id,))[0][0])
 
-    async def parked_names(self) -> list[tuple[str, float]]:
+    async def parked_names(self) -> list[tuple[str, str, float]]:
         return await self._scan("parked_names", ())
 
-    async def parked_jobs(self, name: str, now: float, limit: int) -> list[Job]:
-        return await self._scan_known("jobs_parked", (name, now, limit))
+    async def parked_jobs(self, name: str, fingerprint: str, now: float, limit: int) -> list[Job]:
+        return await self._parked_jobs(name, lambda refused: fingerprint not in refused, now, limit)
+
+    async def refused_jobs(self, name: str, fingerprint: str, limit: int) -> list[Job]:
+        return await self._parked_jobs(name, lambda refused: fingerprint in refused, math.inf, limit)
+
+    async def _parked_jobs(
+        self, name: str, wanted: Callable[[Sequence[str]], bool], until: float, limit: int
+    ) -> list[Job]:
+        jobs: list[Job] = []
+        for parked_name, refused, _ in await self.parked_names():
+            if parked_name == name and wanted(refused.split()):
+                jobs += await self._scan_known("jobs_parked", (name, refused, until, limit))
+        jobs.sort(key=lambda job: (job.due, job.id))
+        return jobs[:limit]
 
     async def _scan_known(self, name: str, bindings: tuple[Any, ...]) -> list[Job]:
         """Jobs of a range, remembered: they are about to be changed."""
@@ -248,8 +262,13 @@ class SQLiteTransaction(BufferedTransaction):
 
     # Workers.
 
-    async def insert_worker(self, worker: str, address: str, now: float) -> None:
-        await self._write("worker_insert", (worker, address, now))
+    async def live_fingerprints(self, name: str, now: float) -> set[str]:  # noqa: ARG002 (no lease tells wall-clock time)
+        # Whose process is there is alive: while a worker has nothing in progress, it does not renew its lease.
+        published = [*self._shared.workers_having(name), *await self._scan("workers_having", (name,))]
+        return {fingerprint for worker, fingerprint in published if self._shared.is_held(worker)}
+
+    async def insert_worker(self, worker: str, address: str, now: float, functions: Mapping[str, str]) -> None:
+        await self._write("worker_insert", (worker, address, now, json.dumps(functions)))
         self._note("upkeep", None)
 
     async def delete_worker(self, worker: str) -> None:

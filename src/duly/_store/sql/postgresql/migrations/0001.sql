@@ -73,7 +73,7 @@ CREATE TABLE {schema}.scheduled_functions (
 -- with ten million, pending or finished.
 CREATE INDEX scheduled_functions_due ON {schema}.scheduled_functions (kind, due, id)
   WHERE state = 'pending' AND NOT parked;
-CREATE INDEX scheduled_functions_parked ON {schema}.scheduled_functions (name, due, id)
+CREATE INDEX scheduled_functions_parked ON {schema}.scheduled_functions (name, refused, due, id)
   WHERE state = 'pending' AND parked;
 CREATE INDEX scheduled_functions_in_progress ON {schema}.scheduled_functions (worker)
   WHERE state = 'inProgress';
