@@ -57,6 +57,21 @@ async def bump(ctx: duly.MutationCtx, number: int, work_s: float = 0, file: str 
 
 
 @duly.mutation
+async def enter(ctx: duly.MutationCtx, number: int, links: int) -> None:
+    """Enters a number, and has the next link of the chain enter its own."""
+    await ctx.db.insert(ledger, {"number": number})
+    if links:
+        await ctx.scheduler.run_after(0, enter, number=number + 1, links=links - 1)
+
+
+@duly.mutation
+async def schedule_chains(ctx: duly.MutationCtx, first: int, chains: int, links: int) -> None:
+    """Chains of `links` numbers, one after the other from `first` on."""
+    for start in range(first, first + chains * links, links):
+        await ctx.scheduler.run_after(0, enter, number=start, links=links - 1)
+
+
+@duly.mutation
 async def schedule_bumps(ctx: duly.MutationCtx, first: int, last: int, work_s: float = 0, spread_ms: float = 0) -> None:
     for number in range(first, last):
         await ctx.scheduler.run_after(spread_ms * ctx.random.random(), bump, number=number, work_s=work_s)

@@ -118,8 +118,8 @@ class Stage:
 
 
 @pytest.fixture
-async def stage(monkeypatch: pytest.MonkeyPatch, file_database: str) -> AsyncIterator[Stage]:
-    made = Stage(monkeypatch, file_database)
+async def stage(monkeypatch: pytest.MonkeyPatch, lasting_database: str) -> AsyncIterator[Stage]:
+    made = Stage(monkeypatch, lasting_database)
     yield made
     for worker in made.workers:
         await worker.stop()

@@ -33,6 +33,9 @@ class Mutations:
         self._runner = runner
         # 1 after a group was lost: the next jobs run alone, so that one that the store can't take spoils no other.
         self._group_max = _GROUP_MAX
+        # How many to look up at first: not many more than there was time for. What is looked up and not run is out of
+        # the way of other workers for a while, on some engines.
+        self._batch = _DUE_MAX
 
     async def look(self) -> Looked:
         """One group of due mutations."""
@@ -52,24 +55,31 @@ class Mutations:
     async def _run_group(self, tx: Transaction, begun: list[Job]) -> Looked:
         environment = self._environment
         clock = environment.clock
-        begun.clear()  # the store may run this again
+        if begun:
+            # The store runs it again: it lost against others. Fewer have less to lose against.
+            self._batch = max(1, len(begun) // 2)
+            begun.clear()
         # Not later while the group runs: what it schedules itself is for another.
         now = clock.now_ms()
-        limit = min(self._group_max, _DUE_MAX)
-        started = clock.monotonic()
+        limit = min(self._group_max, self._batch)
         events: list[Event] = []
         parked = await parked_for(tx, environment.registry, "mutation")
+        started: float | None = None
         while True:
             due = await due_for(tx, environment.registry, "mutation", now, limit, parked, events)
+            if started is None:
+                started = clock.monotonic()  # a look may take long, where a server is asked
             for number, (job, function) in enumerate(due):
                 if number and await tx.get_job_state(job.id) != "pending":
                     continue  # cancelled by one before it: it is not to run at all (rule C1)
                 begun.append(job)
                 events += await self._run(tx, job, function)
                 if len(begun) >= self._group_max or clock.monotonic() - started > _GROUP_S:
+                    self._batch = min(2 * len(begun), _DUE_MAX)
                     return Looked(True, None, events)
             if len(due) < limit:
                 return Looked(False, await next_due_for(tx, environment.registry, "mutation", parked), events)
+            limit = self._batch = min(2 * limit, _DUE_MAX)
 
     async def _run(self, tx: Transaction, job: Job, function: Function) -> list[Event]:
         """Run, decide, record; in the transaction that is open, and all or nothing but for the record."""

@@ -1,0 +1,108 @@
+"""Four workers on PostgreSQL: killed, stopped and woken again, cut off, and with a server that is killed as well."""
+
+import asyncio
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import postgres
+from tests.kill.trouble import LEASE_S, Strike, TroubleReport, Workers, workers_in_trouble
+from tests.proxy import Proxy
+
+STRIKES = 6
+"""Of each kind. `make soak` does fifty and more."""
+
+
+@pytest.fixture
+def server() -> Iterator[postgres.Server]:
+    """One of its own, which keeps what it has acknowledged when it is killed."""
+    with postgres.Server.start(durable=True) as started:
+        yield started
+
+
+@pytest.fixture
+def url(server: postgres.Server) -> str:
+    made = server.create_database("trouble")
+    postgres.prepare(made)
+    return made
+
+
+async def kill_one(workers: Workers, chance: random.Random) -> None:
+    workers.take(chance).kill()
+    workers.start()
+
+
+async def freeze_one(workers: Workers, chance: random.Random) -> None:
+    """Beyond its lease, and awake again: what it holds by then is others'."""
+    frozen = workers.take(chance)
+    frozen.signal(signal.SIGSTOP)
+    await asyncio.sleep(LEASE_S + chance.uniform(0.1, 1.0))
+    frozen.signal(signal.SIGCONT)
+    workers.living.append(frozen)
+
+
+def restart(server: postgres.Server) -> Strike:
+    async def strike(_: Workers, __: random.Random) -> None:
+        await asyncio.to_thread(server.restart_immediately)
+
+    return strike
+
+
+def check_recovery(report: TroubleReport) -> None:
+    assert max(report.recoveries) < LEASE_S + 2, report.recoveries
+
+
+@pytest.mark.timeout(300)
+async def test_four_workers_that_are_killed_lose_nothing_and_do_nothing_twice(url: str, tmp_path: Path) -> None:
+    report = await workers_in_trouble(url, tmp_path, kill_one, strikes=STRIKES, seed=1)
+    check_recovery(report)
+
+
+@pytest.mark.timeout(300)
+async def test_four_workers_that_stall_beyond_their_lease_record_nothing_for_what_was_rescued(
+    url: str, tmp_path: Path
+) -> None:
+    report = await workers_in_trouble(url, tmp_path, freeze_one, strikes=STRIKES, seed=2)
+    check_recovery(report)
+
+
+@pytest.mark.timeout(300)
+async def test_a_server_that_is_killed_in_mid_run_loses_nothing_and_does_nothing_twice(
+    server: postgres.Server, url: str, tmp_path: Path
+) -> None:
+    report = await workers_in_trouble(url, tmp_path, restart(server), strikes=STRIKES, seed=3)
+    check_recovery(report)
+
+
+def network_trouble(proxy: Proxy) -> Strike:
+    """The network between all of them and the server fails for a while, in one of several ways."""
+
+    async def strike(_: Workers, chance: random.Random) -> None:
+        kind = chance.choice(["cut", "reset", "stall", "delay", "lose"])
+        if kind == "cut":
+            proxy.cut()
+            await asyncio.sleep(chance.uniform(0.1, LEASE_S + 0.5))
+        elif kind == "reset":
+            proxy.reset()
+        elif kind == "stall":
+            proxy.stall()
+            await asyncio.sleep(chance.uniform(0.1, LEASE_S + 0.5))
+        elif kind == "delay":
+            proxy.delay(0.05)
+            await asyncio.sleep(0.5)
+        else:
+            fault = proxy.lose_answer_to(b"COMMIT", times=3)
+            await asyncio.to_thread(fault.happened.wait, 5)
+        proxy.heal()
+
+    return strike
+
+
+@pytest.mark.timeout(300)
+async def test_a_network_that_fails_loses_nothing_and_does_nothing_twice(url: str, tmp_path: Path) -> None:
+    with Proxy(url) as proxy:
+        report = await workers_in_trouble(proxy.url(), tmp_path, network_trouble(proxy), strikes=STRIKES, seed=4)
+    assert report.strikes == STRIKES
