@@ -210,9 +210,11 @@ class Proxy:
     async def _accept(self, listener: socket.socket) -> None:
         while True:
             client, _ = await self._loop.sock_accept(listener)
-            task = self._loop.create_task(_Connection(self, client).run(self._target))
+            connection = _Connection(self, client)
+            task = self._loop.create_task(connection.run(self._target))
             self._connections.add(task)
             task.add_done_callback(self._connections.discard)
+            task.add_done_callback(connection.close)  # also if it is cancelled before it begins
 
     async def _close(self) -> None:
         if self._accepting is not None:
@@ -282,7 +284,11 @@ class _Connection:
             for end in (self._client, self._server):
                 if not whole:
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                end.close()
+            self.close()
+
+    def close(self, _: object = None) -> None:
+        self._client.close()
+        self._server.close()
 
     async def _pass(self, sender: Sender, source: socket.socket, destination: socket.socket) -> None:
         chunks: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(CHUNKS_MAX)

@@ -489,7 +489,9 @@ class PostgreSQLTransaction(BufferedTransaction):
         return Rescued(rescued, None if look_again == math.inf else look_again)
 
     async def prune_jobs(self, completed_before: float, limit: int) -> int:
+        wrote = self.wrote
         rows = await self._write_now("jobs_prune", completed_before, limit)
+        self._handed_over = wrote or rows[0][0] > 0
         return cast("int", rows[0][0])
 
     async def oldest_completed(self) -> float | None:
