@@ -21,7 +21,7 @@ from duly._store.port import Entry, Position, Rescued, StoredIndex
 from duly._store.postgresql.faults import is_connection_lost, translate
 from duly._store.postgresql.pool import Pool
 from duly._store.postgresql.shared import Catalog, Shared
-from duly._store.postgresql.user_sql import mistake_of, refuse_ours
+from duly._store.postgresql.user_sql import as_literals, is_race, mistake_of, refuse
 from duly._store.postgresql.wire import Answer, Statement, Wire
 from duly.errors import DulyError, StoreError
 
@@ -246,6 +246,7 @@ class PostgreSQLTransaction(BufferedTransaction):
         self._places.clear()
         self._catalog = None
         self.new_tables.clear()
+        self._immediate = False
 
     # Documents.
 
@@ -356,7 +357,7 @@ class PostgreSQLTransaction(BufferedTransaction):
     # The user's own tables.
 
     async def _run_sql(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
-        refuse_ours(statement, self._shared.schema)
+        refuse(statement, self._shared.schema.strip('"'))
         if not self._immediate:
             # Left to the commit, a deferred constraint would fail all the mutations that commit together.
             self._enqueue("SET CONSTRAINTS ALL IMMEDIATE")
@@ -365,12 +366,15 @@ class PostgreSQLTransaction(BufferedTransaction):
         assert self._wire is not None
         self.asking += 1
         try:
-            return await self._wire.run_sql(statement, parameters)
+            return await self._wire.run_sql(statement, as_literals(parameters))
         except psycopg.Error as error:
-            mistake = mistake_of(error)
-            if mistake is None:
-                raise self._lose(error) from error
-            raise mistake from error
+            mistake = mistake_of(error, statement)
+            if mistake is not None:
+                raise mistake from error
+            if is_race(error):
+                self.lost = self.fault = self._shared.overtaken()
+                raise self.lost from error
+            raise self._lose(error) from error
         finally:
             self.asking -= 1
 
