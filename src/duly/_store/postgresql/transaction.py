@@ -144,6 +144,12 @@ class PostgreSQLTransaction(BufferedTransaction):
         self.fault = self.fault or cast("StoreError", fault)
         return fault
 
+    def _overtaken(self) -> DulyError:
+        fault = self._shared.overtaken()
+        self.lost = self.lost or fault
+        self.fault = self.fault or cast("StoreError", fault)
+        return fault
+
     def _lose_step(self, statement: Statement, expected: int, count: int) -> DulyError:
         fault: DulyError = self._shared.overtaken()
         # A job may have been reserved, and then cancelled by somebody before this transaction began.
@@ -372,8 +378,7 @@ class PostgreSQLTransaction(BufferedTransaction):
             if mistake is not None:
                 raise mistake from error
             if is_race(error):
-                self.lost = self.fault = self._shared.overtaken()
-                raise self.lost from error
+                raise self._overtaken() from error
             raise self._lose(error) from error
         finally:
             self.asking -= 1

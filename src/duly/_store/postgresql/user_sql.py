@@ -13,7 +13,9 @@ from duly.errors import SQLError
 
 __all__ = ["as_literals", "is_race", "mistake_of", "refuse"]
 
-_TEMPORARY = re.compile(r"\b(?:CREATE|INTO)\s+(?:GLOBAL\s+|LOCAL\s+)?(?:OR\s+REPLACE\s+)?TEMP(?:ORARY)?\b", re.IGNORECASE)
+_TEMPORARY = re.compile(
+    r"\b(?:CREATE|INTO)\s+(?:GLOBAL\s+|LOCAL\s+)?(?:OR\s+REPLACE\s+)?TEMP(?:ORARY)?\b", re.IGNORECASE
+)
 _SETTING = re.compile(r"\bset_config\s*\(", re.IGNORECASE)
 # What may read any table while it does something else. Everything else may not so much as name one of duly's.
 _MAY_READ = re.compile(r"\(*\s*(?:SELECT|WITH|TABLE|VALUES|INSERT|UPDATE|DELETE|MERGE|EXPLAIN)\b", re.IGNORECASE)
@@ -70,7 +72,7 @@ def _touches_ours(code: str, statement: str, schema: str) -> bool:
     if _HAS_CODE_IN_STRINGS.match(code):
         # What is executed is in strings, and may be put together there.
         return re.search(rf"\b{schema}\b", statement, re.IGNORECASE) is not None
-    name = rf'(?<![\w$])(?:\w+\s*\.\s*)?{schema}\s*\.'
+    name = rf"(?<![\w$])(?:\w+\s*\.\s*)?{schema}\s*\."
     named = re.search(name, code, re.IGNORECASE)
     if _MAY_READ.match(code):
         written = rf"\b(?:INTO|UPDATE|DELETE\s+FROM|TRUNCATE)\s+(?:TABLE\s+)?(?:ONLY\s+)?\(?\s*{name}"

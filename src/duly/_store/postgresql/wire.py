@@ -9,7 +9,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import psycopg
@@ -63,7 +63,8 @@ class Answer(NamedTuple):
 class _Call:
     """A user's statement on the wire: whether it has come to its end, and who sees to that."""
 
-    answered: asyncio.Event
+    answered: bool = False
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
     ending: asyncio.Task[None] | None = None
 
 
@@ -111,7 +112,7 @@ class Wire:
         task = asyncio.get_running_loop().create_task(self._run(statements), name="duly statement")
         try:
             return await asyncio.shield(task)
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, or whatever its function is told instead
             task.add_done_callback(_shrug)
             raise
 
@@ -124,12 +125,15 @@ class Wire:
             psycopg.Error: It failed, and with it everything up to the last savepoint.
             SQLError: It returns two columns of one name.
         """
-        call = _Call(asyncio.Event())
+        call = _Call()
         loop = asyncio.get_running_loop()
         task = loop.create_task(self._run_sql(call, statement, parameters), name="duly statement")
         try:
             return await asyncio.shield(task)
-        except asyncio.CancelledError:
+        except BaseException:
+            if task.done():
+                raise
+            # Cancelled, or whatever its function is told instead.
             call.ending = loop.create_task(self._end(call), name="duly statement ends")
             task.add_done_callback(_shrug)
             raise
@@ -139,13 +143,14 @@ class Wire:
             try:
                 return await self._stream(statement, parameters)
             finally:
-                call.answered.set()
+                call.answered = True
+                call.wake.set()
                 if call.ending is not None:
                     await call.ending  # what is asked late must not end the next statement
 
     async def _stream(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
         """Row by row: a table that is too large is not read to its end. (Nor does it allow several statements.)"""
-        cursor = self._connection.cursor()
+        cursor: Any = self._connection.cursor()
         size = _CHUNK if psycopg.capabilities.has_stream_chunked() else 1
         names: list[str] = []
         rows: list[dict[str, Any]] = []
@@ -165,11 +170,14 @@ class Wire:
         """Asks the server to end the user's statement, until it has."""
         overdue = _REAL.call_later(ANSWER_S, self.break_off)
         try:
-            while not call.answered.is_set():
+            while not call.answered:
                 with contextlib.suppress(psycopg.Error):
                     await self._connection.cancel_safe(timeout=CONNECT_S)
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(call.answered.wait(), _ASK_AGAIN_S)
+                # It may not have been there yet, or may not have heard.
+                again = _REAL.call_later(_ASK_AGAIN_S, call.wake.set)
+                await call.wake.wait()
+                again.cancel()
+                call.wake.clear()
         finally:
             overdue.cancel()
 
