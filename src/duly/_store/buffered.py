@@ -312,8 +312,9 @@ class BufferedTransaction(ABC):
     # Handing over.
 
     async def push(self) -> None:
-        """Hands everything over, and waits until the engine has it."""
+        """Hands everything over, waits until the engine has it, and forgets it."""
         self.flush()
+        self._known.clear()
 
     def flush(self, *, for_write: bool = False) -> None:
         """Hands everything over, so that the engine's own reads see it. What savepoints can undo, they still can.

@@ -174,9 +174,10 @@ class PostgreSQLTransaction(BufferedTransaction):
     # Ending.
 
     async def push(self) -> None:
-        self.flush()
+        await super().push()
         if self._queue:
             await self._exchange()
+        self._read_bodies.clear()
 
     async def commit(self) -> bool:
         """Whether it is committed; if not, the answer got lost: ask what became of `number`.
