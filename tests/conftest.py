@@ -87,6 +87,14 @@ def postgresql_database(postgresql_server: str) -> str:
     return url
 
 
+@pytest.fixture(scope="session")
+def other_postgresql_database(postgresql_server: str) -> str:
+    """Another one, for what moves from one database to another. `postgres.empty` it first."""
+    url = postgres.create_database(postgresql_server, f"duly_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}_other")
+    postgres.prepare(url)
+    return url
+
+
 @pytest.fixture
 def postgresql_url(postgresql_database: str) -> str:
     """The URL of a database on PostgreSQL that is empty, and nobody else's as long as the test runs."""

@@ -21,6 +21,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, TypedDict
@@ -371,7 +372,8 @@ def create_database(server: str, name: str) -> str:
 
 def prepare(url: str) -> None:
     """What every test finds in its database, made once, after its creation: duly's schema."""
-    asyncio.run(make_store(url, SystemClock()).migrate())
+    with ThreadPoolExecutor(1) as thread:  # the first who wants one may be on an event loop
+        thread.submit(asyncio.run, make_store(url, SystemClock()).migrate()).result()
 
 
 def empty(url: str) -> None:

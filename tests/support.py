@@ -27,6 +27,11 @@ async def eventually(look: Callable[[], Awaitable[T]], *, deadline_s: float = DE
         await asyncio.sleep(0.005)
 
 
+def own_table(engine: str, name: str) -> str:
+    """What a statement calls one of duly's own tables, on an engine or the URL of a database."""
+    return f"duly.{name}" if engine.startswith("postgresql") else f"_{name}"
+
+
 class ManualClock(VirtualClock):
     """A clock that stands still until it is turned.
 

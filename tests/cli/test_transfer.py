@@ -41,6 +41,59 @@ def test_a_database_moves_through_a_file(with_order: Duly) -> None:
     assert states == ["pending", "success"]
 
 
+def test_a_database_moves_to_postgresql_and_back_with_what_is_to_be_done(with_order: Duly, postgresql_url: str) -> None:
+    before = jobs(with_order)
+    assert with_order("export", "shop", "there").code == 0
+    imported = with_order("import", "shop", "there", "--database", postgresql_url)
+    assert (imported.code, imported.out) == (0, ""), imported.err
+    assert jobs(with_order, postgresql_url) == before
+
+    # Back before anything has run there, and once more after that.
+    assert with_order("export", "shop", "back", "--database", postgresql_url).code == 0
+    assert (with_order.folder / "back").read_bytes() == (with_order.folder / "there").read_bytes()
+    assert with_order("import", "shop", "back", "--database", OTHER).code == 0
+    assert jobs(with_order, OTHER) == before
+    for database in (postgresql_url, OTHER):
+        assert run_what_is_due(with_order, database) == ["pending", "success"]
+    assert with_order("export", "shop", "done", "--database", postgresql_url).code == 0
+    assert with_order("import", "shop", "done", "--database", "sqlite:///third.db").code == 0
+    assert jobs(with_order, "sqlite:///third.db") == jobs(with_order, postgresql_url)
+
+
+def run_what_is_due(duly: Duly, database: str) -> list[str]:
+    """Starts a worker for a moment; returns the states of all jobs then."""
+    worker = duly.start("worker", "shop", "--database", database)
+    worker.until("runs shop:app")
+    end = time.monotonic() + DEADLINE_S
+    while True:
+        states = [job["state"]["kind"] for job in duly("jobs", "shop", "--json", "--database", database).json_lines]
+        if "success" in states:
+            break
+        assert time.monotonic() < end, states
+    worker.signal(signal.SIGTERM)
+    assert worker.ended() == 0
+    return states
+
+
+def test_a_database_on_postgresql_that_is_not_empty_is_left_as_it_is(with_order: Duly, postgresql_url: str) -> None:
+    assert with_order("export", "shop", "backup").code == 0
+    assert with_order("import", "shop", "backup", "--database", postgresql_url).code == 0
+    full = with_order("import", "shop", "backup", "--database", postgresql_url)
+    assert (full.code, full.out) == (1, "")
+    assert "error: the database is not empty, it holds documents; import into a new one" in full.err
+    assert len(jobs(with_order, postgresql_url)) == 2
+
+
+def test_an_import_into_postgresql_wants_dulys_schema_first(with_order: Duly, postgresql_url: str) -> None:
+    assert with_order("export", "shop", "backup").code == 0
+    bare = f"{postgresql_url}?schema=not_there"
+    for command in (["import", "shop", "backup"], ["export", "shop", "more"]):
+        refused = with_order(*command, "--database", bare)
+        assert (refused.code, refused.out) == (1, "")
+        assert "has no schema of duly's yet; run: duly migrate APP" in refused.err
+    assert not (with_order.folder / "more").exists()
+
+
 def test_a_database_moves_through_a_pipe(with_order: Duly) -> None:
     exported = with_order("export", "shop", "-")
     assert exported.code == 0

@@ -93,15 +93,17 @@ class Client:
             except (StoreError, ConflictError):
                 return None
 
+        found = await eventually(scheduled)
+        assert found is not None
+        job_id = found
+
         async def ran() -> bool:
             try:
-                job: duly.ScheduledFunction | None = await self.app.query(victim.job, id=job_id)
+                job = await self.app.query(victim.job, id=job_id)
             except (StoreError, ConflictError):
                 return False
             return job is not None and job["state"]["kind"] == "success"
 
-        job_id = await eventually(scheduled)
-        assert job_id is not None
         await eventually(ran)
         return time.monotonic() - began
 

@@ -1,6 +1,8 @@
 """`ctx.sql`: the user's own tables, in the transaction of the mutation (DESIGN 3.2, M1, T1)."""
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -19,6 +21,7 @@ from duly._store.port import Transaction
 from duly.errors import AppError, ConflictError, DulyError, InvalidValueError, LimitError, SQLError
 from duly.testing.faults import StoreView
 from tests.rules.stage import Json, Stage, app_with, has_finished
+from tests.support import own_table
 
 T = TypeVar("T")
 
@@ -221,15 +224,18 @@ async def test_T1_a_mutation_that_runs_again_has_run_its_sql_once(database: str)
 
 
 async def test_sql_sees_what_the_mutation_has_written_before(database: str) -> None:
+    documents_of = f"SELECT body FROM {own_table(database, 'documents')} WHERE id = $1"
+    state_of = f"SELECT state FROM {own_table(database, 'scheduled_functions')} WHERE id = $1"
+
     async def body(ctx: duly.MutationCtx) -> Any:
         note_id = await ctx.db.insert(notes, {"n": 1})
         job_id = await ctx.scheduler.run_after(timedelta(days=1), transfer, cents=1)
-        documents = await ctx.sql("SELECT body FROM _documents WHERE id = $1", note_id)
-        jobs = await ctx.sql("SELECT state FROM _scheduled_functions WHERE id = $1", job_id)
+        documents = await ctx.sql(documents_of, note_id)
+        jobs = await ctx.sql(state_of, job_id)
         await ctx.db.patch(note_id, {"n": 2})
         await ctx.scheduler.cancel(job_id)
-        again = await ctx.sql("SELECT body FROM _documents WHERE id = $1", note_id)
-        jobs += await ctx.sql("SELECT state FROM _scheduled_functions WHERE id = $1", job_id)
+        again = await ctx.sql(documents_of, note_id)
+        jobs += await ctx.sql(state_of, job_id)
         return [documents, again, jobs]
 
     assert await in_a_mutation(database, body) == [
@@ -378,24 +384,29 @@ async def test_what_is_not_about_tables_is_refused(database: str, statement: str
 @pytest.mark.parametrize(
     "statement",
     [
-        "INSERT INTO _documents (id, body) VALUES ('a', '{}')",
-        "INSERT INTO \"_documents\" (id, body) VALUES ('a', '{}')",
-        "UPDATE _scheduled_functions SET state = 'success'",
-        "DELETE FROM _documents",
-        "DROP TABLE IF EXISTS _documents",
-        "ALTER TABLE _documents ADD COLUMN mine TEXT",
-        "CREATE TABLE _documents_too (id TEXT)",
-        "CREATE TABLE IF NOT EXISTS mine (id TEXT REFERENCES _documents (id))",
+        "INSERT INTO {documents} (id, body) VALUES ('a', '{{}}')",
+        "INSERT INTO {quoted} (id, body) VALUES ('a', '{{}}')",
+        "UPDATE {jobs} SET state = 'success'",
+        "DELETE FROM {documents}",
+        "WITH x AS (SELECT 1) DELETE FROM {documents}",
+        "DROP TABLE IF EXISTS {documents}",
+        "ALTER TABLE {documents} ADD COLUMN mine TEXT",
+        "CREATE TABLE {documents}_too (id TEXT)",
+        "CREATE TABLE IF NOT EXISTS mine (id TEXT REFERENCES {documents} (id))",
     ],
 )
 async def test_dulys_own_tables_are_read_only(database: str, statement: str) -> None:
+    documents, jobs = own_table(database, "documents"), own_table(database, "scheduled_functions")
+    quoted = ".".join(f'"{part}"' for part in documents.split("."))
+    written = statement.format(documents=documents, jobs=jobs, quoted=quoted)
+
     async def body(ctx: duly.MutationCtx) -> Any:
         await ctx.db.insert(notes, {"n": 1})
         for _ in range(2):
             with pytest.raises(SQLError, match="are duly's own"):
-                await ctx.sql(statement)
-        await ctx.sql("CREATE TABLE copies AS SELECT id, body FROM _documents")
-        await ctx.sql("INSERT INTO copies SELECT d.id, d.body FROM accounts JOIN _documents AS d ON d.id <> name")
+                await ctx.sql(written)
+        await ctx.sql(f"CREATE TABLE copies AS SELECT id, body FROM {documents}")
+        await ctx.sql(f"INSERT INTO copies SELECT d.id, d.body FROM accounts JOIN {documents} AS d ON d.id <> name")
         return await ctx.sql("SELECT count(*) AS n FROM copies")
 
     assert await in_a_mutation(database, body) == [{"n": 3}]
@@ -455,6 +466,52 @@ async def test_T3_calls_may_be_gathered_and_are_no_waiting(database: str) -> Non
         total = sum(range(50))
         assert await app.mutation(balances) == {"Ann": 980 + total, "Bob": 20 + total, "Carl": 0, "Dan": 0}
         assert len(await app.query(all_notes)) == 120
+
+
+async def awaited(ctx: duly.MutationCtx) -> None:
+    await ctx.sql("SELECT pg_sleep(20)")
+
+
+async def gathered(ctx: duly.MutationCtx) -> None:
+    await asyncio.gather(*[ctx.sql("SELECT pg_sleep(20)") for _ in range(3)])
+
+
+async def shielded(ctx: duly.MutationCtx) -> None:
+    await asyncio.shield(asyncio.ensure_future(ctx.sql("SELECT pg_sleep(20)")))
+
+
+async def left_behind(ctx: duly.MutationCtx) -> None:
+    stage.seen.append(asyncio.ensure_future(ctx.sql("SELECT pg_sleep(20)")))
+    await asyncio.sleep(0)
+
+
+async def insisting(ctx: duly.MutationCtx) -> None:
+    for _ in range(2):
+        with contextlib.suppress(LimitError):
+            await ctx.sql("SELECT pg_sleep(20)")
+
+
+@pytest.mark.parametrize("body", [awaited, gathered, shielded, left_behind, insisting])
+async def test_T3_a_statement_that_outlasts_the_mutation_ends_with_it(
+    postgresql_url: str, body: Callable[[duly.MutationCtx], Awaitable[None]]
+) -> None:
+    async def mate(ctx: duly.MutationCtx) -> str:
+        await ctx.sql("INSERT INTO accounts VALUES ('Eve', 7)")
+        return "done"
+
+    async with duly.App(__name__, database=postgresql_url, mutation_timeout=timedelta(seconds=1)) as app:
+        await app.mutation(set_up)
+        job = await app.scheduler.run_after(timedelta(seconds=0.5), transfer, cents=100)
+        began = time.monotonic()
+        results = await asyncio.gather(
+            app.mutation(perform, stage.body(body)), app.mutation(perform, stage.body(mate)), return_exceptions=True
+        )
+        assert time.monotonic() - began < 5
+        assert isinstance(results[0], LimitError)
+        assert results[1] == "done"
+        assert (await has_finished(lambda: app.query(job_of, job)))["state"]["kind"] == "success"
+        assert await app.mutation(balances) == {"Ann": 900, "Bob": 100, "Eve": 7}
+        await asyncio.gather(*stage.seen, return_exceptions=True)
 
 
 async def test_sql_that_is_called_beside_a_nested_mutation_is_no_part_of_it(database: str) -> None:

@@ -23,10 +23,14 @@ def durable_engine(request: pytest.FixtureRequest) -> Engine:
     return prepared(request)
 
 
-def empty_database(engine: Engine, folder: Path, request: pytest.FixtureRequest) -> None:
-    """An empty database for an engine in a folder: also for each of many examples of one test."""
+def empty_database(engine: Engine, folder: Path, request: pytest.FixtureRequest, *, other: bool = False) -> None:
+    """An empty database for an engine in a folder: also for each of many examples of one test.
+
+    Args:
+        other: Another one than that of the test, which may go on beside it.
+    """
     if engine.name == "postgresql":
-        url: str = request.getfixturevalue("postgresql_database")
+        url: str = request.getfixturevalue("other_postgresql_database" if other else "postgresql_database")
         postgres.empty(url)
         (folder / "postgresql").write_text(url)
 

@@ -26,6 +26,7 @@ from duly.errors import SQLError, StoreError
 from tests.store.conftest import Stores, empty_database
 from tests.store.engines import ENGINES, Engine
 from tests.store.rows import NOTES, NOW, new_id, new_job
+from tests.support import own_table
 
 FIRST, LAST = Position(b"", NOTES), Position(b"", NOTES + ID_HIGHEST)
 LOWEST, HIGHEST = Position(b"", ""), Position(b"\xff\xff", "")
@@ -60,8 +61,9 @@ class Model:
 class Body:
     """Takes the steps in a transaction and in the model, and compares what they show."""
 
-    def __init__(self, model: Model, rows: Sequence[str], jobs: list[Job], index: int) -> None:
+    def __init__(self, model: Model, rows: Sequence[str], jobs: list[Job], index: int, documents: str) -> None:
         self.model = model
+        self._documents = documents
         self._rows, self._jobs, self._index = rows, jobs, index
         self._saved: list[tuple[int, Model]] = []
 
@@ -123,7 +125,7 @@ class Body:
             case "scan":
                 await compare(tx, model, self._index)
             case "sql":
-                rows = await tx.sql("SELECT id, body FROM _documents ORDER BY id", [])
+                rows = await tx.sql(f"SELECT id, body FROM {self._documents} ORDER BY id", [])
                 assert [(row["id"], row["body"]) for row in rows] == sorted(model.documents.items())
             case "bad sql":
                 with pytest.raises(SQLError):
@@ -161,10 +163,10 @@ def test_what_is_kept_back_comes_to_the_same_as_what_happens_at_once(
     with tempfile.TemporaryDirectory() as folder:
         empty_database(engine, Path(folder), request)
         store = engine.make(Path(folder), SystemClock())
-        asyncio.run(run_all(store, bodies))
+        asyncio.run(run_all(store, bodies, own_table(engine.name, "documents")))
 
 
-async def run_all(store: Store, bodies: list[tuple[list[tuple[Any, ...]], bool]]) -> None:
+async def run_all(store: Store, bodies: list[tuple[list[tuple[Any, ...]], bool]], documents: str) -> None:
     await store.open([])
     try:
         index = (await store.transact(lambda tx: tx.create_index(NOTES, Index("by_n", ("n",))))).id
@@ -174,7 +176,7 @@ async def run_all(store: Store, bodies: list[tuple[list[tuple[Any, ...]], bool]]
         async def one(steps: list[tuple[Any, ...]], fails: bool) -> None:
             async def body(tx: Transaction) -> None:
                 nonlocal committed
-                running = Body(copy.deepcopy(committed), rows, jobs, index)
+                running = Body(copy.deepcopy(committed), rows, jobs, index, documents)
                 await running.run(tx, steps)
                 if fails:
                     raise GivenUpError
@@ -323,7 +325,7 @@ async def test_jobs_that_were_handed_over_are_not_all_remembered(store: Store, m
     async def body(tx: Transaction) -> None:
         for job in jobs:
             await tx.insert_job(job)
-        tx.flush()
+        await tx.push()
         assert len(tx._known) <= 10  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         for job in jobs:
             assert await tx.settle_job(job.id, "pending", 0, "success", NOW, started=NOW)

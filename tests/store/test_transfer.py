@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import duly
@@ -30,7 +30,7 @@ from duly._store.transfer import KINDS, export_to, import_from
 from duly.errors import StoreError
 from duly.testing.faults import StoreView
 from tests.ground import strategies
-from tests.store.conftest import Stores
+from tests.store.conftest import Stores, empty_database
 from tests.store.engines import ENGINES, Engine
 from tests.store.rows import NOTES, NOW, new_id, new_job
 from tests.support import eventually
@@ -49,10 +49,12 @@ PAIRS = list(itertools.product(ENGINES, ENGINES))
 async def sides(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Store, Store]]:
     """An opened store of an engine and another of any engine: from the one to the other."""
     opened = [Stores(tmp_path / "source"), Stores(tmp_path / "target")]
-    for stores in opened:
+    sides: list[Store] = []
+    for stores, engine in zip(opened, request.param, strict=True):
         stores.folder.mkdir()
-    source, target = [await stores.open(engine) for stores, engine in zip(opened, request.param, strict=True)]
-    yield source, target
+        empty_database(engine, stores.folder, request, other=stores is opened[1])
+        sides.append(await stores.open(engine))
+    yield sides[0], sides[1]
     for stores in opened:
         await stores.close_all()
 
@@ -142,14 +144,18 @@ async def test_everything_arrives_as_it_was(sides: tuple[Store, Store]) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents=st.lists(st.dictionaries(strategies.keys, strategies.values, max_size=3), max_size=4))
-def test_every_value_arrives_as_it_was(engine: Engine, documents: list[dict[str, Any]]) -> None:
+def test_every_value_arrives_as_it_was(
+    request: pytest.FixtureRequest, engine: Engine, documents: list[dict[str, Any]]
+) -> None:
     # Of the other engine, where there is one.
     other = ENGINES[(ENGINES.index(engine) + 1) % len(ENGINES)]
 
     async def move() -> None:
         with tempfile.TemporaryDirectory() as a, tempfile.TemporaryDirectory() as b:
+            empty_database(engine, Path(a), request)
+            empty_database(other, Path(b), request, other=True)
             source, target = engine.make(Path(a), SystemClock()), other.make(Path(b), SystemClock())
             await source.open([])
             await target.open([])
@@ -164,10 +170,12 @@ def test_every_value_arrives_as_it_was(engine: Engine, documents: list[dict[str,
     asyncio.run(move())
 
 
-async def test_indexes_that_only_the_new_app_declares_are_filled_too(durable_engine: Engine, tmp_path: Path) -> None:
-    (tmp_path / "old").mkdir()
+async def test_indexes_that_only_the_new_app_declares_are_filled_too(
+    durable_engine: Engine, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     (tmp_path / "new").mkdir()
-    old, new = Stores(tmp_path / "old"), Stores(tmp_path / "new")
+    empty_database(durable_engine, tmp_path / "new", request, other=True)
+    old, new = Stores(tmp_path), Stores(tmp_path / "new")
     source = await old.open(durable_engine, [Table("notes", indexes={"by_text": ["text"]})])
     target = await new.open(durable_engine, [Table("notes", indexes={"by_n": ["n"]}), Table("others")])
     await source.transact(lambda tx: tx.insert_document(new_id(), '{"n":1,"text":"a"}'))
@@ -287,10 +295,11 @@ asyncio.run(main())
 
 
 async def test_an_import_that_is_killed_leaves_nothing_and_can_be_made_again(
-    durable_engine: Engine, stores: Stores, tmp_path: Path
+    durable_engine: Engine, stores: Stores, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     source = await stores.open(durable_engine)
     (tmp_path / "target").mkdir()
+    empty_database(durable_engine, tmp_path / "target", request, other=True)
     # Long ones, so that some have been handed over and written to the disk by then.
     await fill(source, [{"n": number, "text": "x" * 900_000} for number in range(60)], jobs_of_all_states())
     (tmp_path / "file").write_bytes(file := await exported(source))
@@ -311,28 +320,41 @@ async def test_an_import_that_is_killed_leaves_nothing_and_can_be_made_again(
     await others.close_all()
 
 
+# Where a transaction has documents and jobs: before it hands them over, on the way, and as the engine has them.
+HOLDING = ("_documents", "_jobs", "_known", "_queue", "_read_bodies")
+
+
 async def test_what_is_imported_is_handed_over_bit_by_bit(sides: tuple[Store, Store]) -> None:
-    """Twenty megabytes in the file are not twenty in memory."""
+    """Forty megabytes in the file are not forty in memory."""
     source, target = sides
-    await fill(source, [{"n": number, "text": "x" * 100_000} for number in range(200)], [])
+    jobs = [new_job(args=values.encode({"text": "x" * 100_000})) for _ in range(200)]
+    await fill(source, [{"n": number, "text": "x" * 100_000} for number in range(200)], jobs)
     kept: list[int] = []
 
     class Watched(StoreView):
         async def transact(self, body: Callable[[Transaction], Awaitable[T]], /, *, claims: bool = False) -> T:
             async def watched(tx: Transaction) -> T:
-                insert = tx.insert_document
+                insert, insert_job = tx.insert_document, tx.insert_job
+
+                def look() -> None:
+                    kept.append(sum(len(getattr(tx, name, ())) for name in HOLDING))
 
                 async def insert_and_look(id: str, body: str) -> None:
                     await insert(id, body)
-                    kept.append(len(getattr(tx, "_documents", {})))
+                    look()
+
+                async def insert_job_and_look(job: Job) -> None:
+                    await insert_job(job)
+                    look()
 
                 tx.insert_document = insert_and_look  # type: ignore[method-assign]
+                tx.insert_job = insert_job_and_look  # type: ignore[method-assign]
                 return await body(tx)
 
             return await super().transact(watched, claims=claims)
 
     await import_from(io.BytesIO(await exported(source)), Watched(target))
-    assert len(kept) == 200
+    assert len(kept) == 400
     assert max(kept) < 50
 
 
@@ -362,7 +384,6 @@ async def all_of(ctx: duly.QueryCtx) -> Any:
 
 
 def app_on(engine: Engine, folder: Path) -> duly.App:
-    folder.mkdir(exist_ok=True)
     app = duly.App(__name__, mutation_timeout=timedelta(minutes=1))
     app._parts = Parts(store=lambda url, clock: engine.make(folder, clock))
     return app
@@ -370,12 +391,14 @@ def app_on(engine: Engine, folder: Path) -> duly.App:
 
 @pytest.mark.parametrize("working", [False, True], ids=["no worker", "a worker"])
 async def test_pending_jobs_run_exactly_once_after_the_import(
-    durable_engine: Engine, tmp_path: Path, working: bool
+    durable_engine: Engine, tmp_path: Path, request: pytest.FixtureRequest, working: bool
 ) -> None:
     ran.clear()
+    (tmp_path / "new").mkdir()
+    empty_database(durable_engine, tmp_path / "new", request, other=True)
     file = io.BytesIO()
     interrupted = start(new_job(f"{__name__.rpartition('.')[2]}:act", "action"), NOW, "gone")
-    async with app_on(durable_engine, tmp_path / "old").client() as old:
+    async with app_on(durable_engine, tmp_path).client() as old:
         assert old._store is not None
         now = old._parts.clock.now_ms()
         ids = [await old.scheduler.run_at(now - 1_000 + number, note, n=number) for number in range(40)]

@@ -58,6 +58,7 @@ class Drive:
     _handle: asyncio.Handle | None = None
     _turns = 0
     _calls_seen = 0
+    _asked = False
 
     def __init__(
         self,
@@ -149,12 +150,13 @@ class Drive:
         if self._scope.usage.calls != self._calls_seen:
             self._calls_seen, self._turns = self._scope.usage.calls, 0
         self._turns += 1
+        self._asked = self._asked or self._scope.tx.asking > 0
         if self._turns <= _TURNS_MAX:
             self._handle = asyncio.get_running_loop().call_soon(self._turn)
             return
-        if self._scope.tx.asking:
+        if self._asked:
             # An engine takes its time. Whoever gathers something else with it is found out a little later.
-            self._turns = 0
+            self._turns, self._asked = 0, False
             self._handle = asyncio.get_running_loop().call_later(_ASKING_S, self._turn)
             return
         error = self._waits(self._scope, self._where())

@@ -120,8 +120,8 @@ class Scope:
         self.usage = usage if usage is not None else Usage()
         self.events = events if events is not None else []
         self.open = True
-        # The scopes of this run in which an operation is under way.
-        self.underway: set[Scope] = parent.underway if parent is not None else set()
+        # The scopes of this run in which an operation is under way, and the task that it runs on.
+        self.underway: dict[Scope, asyncio.Task[Any] | None] = parent.underway if parent is not None else {}
         self._parent = parent
         self._child: asyncio.Lock | None = None
 
@@ -158,21 +158,31 @@ class Scope:
             async with self._child:
                 self._check_open()  # it may have had to wait, and outlived the function
                 if not runs_function:
-                    self.underway.add(self)
+                    self.underway[self] = asyncio.current_task()
                 try:
                     return await call
                 finally:
-                    self.underway.discard(self)
+                    self.underway.pop(self, None)
         finally:
             call.close()
 
     async def quiet(self) -> None:
         """Once the function has returned: what it left behind in the middle of a call comes to the end of that call.
 
-        Otherwise it would go on in what becomes of the transaction. It begins nothing new.
+        Otherwise it would go on in what becomes of the transaction. It begins nothing new, and has no more time than
+        the function had.
         """
+        clock = self.environment.clock
         while self.underway:
-            await next(iter(self.underway))._pass()
+            scope, task = next(iter(self.underway.items()))
+            timer = None
+            if self.deadline is not None and task is not None:
+                timer = clock.call_later(max(0.0, self.deadline - clock.monotonic()), task.cancel)
+            try:
+                await scope._pass()
+            finally:
+                if timer is not None:
+                    timer.cancel()
 
     async def _pass(self) -> None:
         if self._child is not None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from duly._model.job import Job, JobKind, JobState, become, check_move, park, postpone, refuse, settle, start
+from duly._model.limits import READS_MAX
 from duly._store.port import Position, Savepoint, Topic
 from duly._store.user_sql import check_statement
 from duly.errors import StoreError
@@ -265,7 +266,10 @@ class BufferedTransaction(ABC):
             if self.fault is None and self.lost is None:
                 await self.rollback(savepoint)
             raise
-        await self.release(savepoint)
+        if len(rows) > READS_MAX:
+            await self.rollback(savepoint)  # it is over the limit, and may not have come to its end
+        else:
+            await self.release(savepoint)
         return rows
 
     # All or nothing within the transaction.
@@ -312,8 +316,9 @@ class BufferedTransaction(ABC):
     # Handing over.
 
     async def push(self) -> None:
-        """Hands everything over, and waits until the engine has it."""
+        """Hands everything over, waits until the engine has it, and forgets it."""
         self.flush()
+        self._known.clear()
 
     def flush(self, *, for_write: bool = False) -> None:
         """Hands everything over, so that the engine's own reads see it. What savepoints can undo, they still can.

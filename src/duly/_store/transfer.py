@@ -57,7 +57,8 @@ async def export_to(write: Callable[[bytes], object], store: Store) -> Counts:
         last = ""
         while jobs := await tx.scan_jobs(last, ID_HIGHEST, descending=False, limit=_JOBS):
             for job in jobs:
-                writer.line("job", job._asdict())
+                # SQLite has no booleans.
+                writer.line("job", job._asdict() | {"parked": bool(job.parked)})
             last = jobs[-1].id
         writer.line("end", {"sha256": writer.hash.hexdigest(), "counts": writer.counts})
 
@@ -123,7 +124,7 @@ def _parse(kind: str, content: dict[str, Any]) -> Any:
         return content["id"], content["body"]
     if kind == "job":
         check_id(content["id"])
-        return Job(**content)
+        return Job(**content | {"parked": bool(content["parked"])})
     if kind == "table":
         return content["tag"], content["name"]
     return content["tag"], Index(content["name"], tuple(content["fields"]))

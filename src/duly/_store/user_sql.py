@@ -18,11 +18,13 @@ OURS = (
 
 _TRANSACTION = "a mutation is one transaction already: it commits when it returns, and raising rolls it back"
 _CONNECTION = "it is about the connection, which all mutations share; run it with the database's own tools"
+_ABOUT_CONNECTION = ["PRAGMA", "ATTACH", "DETACH", "VACUUM", "SET", "RESET", "DISCARD", "COPY", "LISTEN", "UNLISTEN",
+                     "DECLARE", "EXECUTE", "DEALLOCATE", "LOAD"]  # fmt: skip
 _REFUSED = {
     **dict.fromkeys(
         ["BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE", "PREPARE"], _TRANSACTION
     ),
-    **dict.fromkeys(["PRAGMA", "ATTACH", "DETACH", "VACUUM", "SET", "RESET", "DISCARD"], _CONNECTION),
+    **dict.fromkeys(_ABOUT_CONNECTION, _CONNECTION),
 }
 
 # What is no code: comments, strings ('…', E'…\'…', $tag$…$tag$) and quoted names.
@@ -66,6 +68,10 @@ def check_statement(statement: str, given: int) -> None:
 
 @lru_cache(maxsize=512)
 def _examine(statement: str) -> _Examined:
+    if "\0" in statement:
+        return _Examined("there is a NUL in the statement", 0)
+    if re.search("[\ud800-\udfff]", statement):
+        return _Examined("there is half a surrogate pair in the statement", 0)
     code = bare(statement)
     keyword = re.match(r"\w*", code).group().upper()  # type: ignore[union-attr]
     numbers = {int(number) for number in _PLACEHOLDER.findall(code)}

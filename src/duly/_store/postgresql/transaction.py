@@ -21,7 +21,7 @@ from duly._store.port import Entry, Position, Rescued, StoredIndex
 from duly._store.postgresql.faults import is_connection_lost, translate
 from duly._store.postgresql.pool import Pool
 from duly._store.postgresql.shared import Catalog, Shared
-from duly._store.postgresql.user_sql import mistake_of, refuse_ours
+from duly._store.postgresql.user_sql import as_literals, is_race, mistake_of, refuse
 from duly._store.postgresql.wire import Answer, Statement, Wire
 from duly.errors import DulyError, StoreError
 
@@ -145,6 +145,12 @@ class PostgreSQLTransaction(BufferedTransaction):
         self.fault = self.fault or cast("StoreError", fault)
         return fault
 
+    def _overtaken(self) -> DulyError:
+        fault = self._shared.overtaken()
+        self.lost = self.lost or fault
+        self.fault = self.fault or cast("StoreError", fault)
+        return fault
+
     def _lose_step(self, statement: Statement, expected: int, count: int) -> DulyError:
         fault: DulyError = self._shared.overtaken()
         # A job may have been reserved, and then cancelled by somebody before this transaction began.
@@ -169,9 +175,10 @@ class PostgreSQLTransaction(BufferedTransaction):
     # Ending.
 
     async def push(self) -> None:
-        self.flush()
+        await super().push()
         if self._queue:
             await self._exchange()
+        self._read_bodies.clear()
 
     async def commit(self) -> bool:
         """Whether it is committed; if not, the answer got lost: ask what became of `number`.
@@ -247,6 +254,7 @@ class PostgreSQLTransaction(BufferedTransaction):
         self._places.clear()
         self._catalog = None
         self.new_tables.clear()
+        self._immediate = False
 
     # Documents.
 
@@ -357,7 +365,7 @@ class PostgreSQLTransaction(BufferedTransaction):
     # The user's own tables.
 
     async def _run_sql(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
-        refuse_ours(statement, self._shared.schema)
+        refuse(statement, self._shared.schema.strip('"'))
         if not self._immediate:
             # Left to the commit, a deferred constraint would fail all the mutations that commit together.
             self._enqueue("SET CONSTRAINTS ALL IMMEDIATE")
@@ -366,12 +374,14 @@ class PostgreSQLTransaction(BufferedTransaction):
         assert self._wire is not None
         self.asking += 1
         try:
-            return await self._wire.run_sql(statement, parameters)
+            return await self._wire.run_sql(statement, as_literals(parameters))
         except psycopg.Error as error:
-            mistake = mistake_of(error)
-            if mistake is None:
-                raise self._lose(error) from error
-            raise mistake from error
+            mistake = mistake_of(error, statement)
+            if mistake is not None:
+                raise mistake from error
+            if is_race(error):
+                raise self._overtaken() from error
+            raise self._lose(error) from error
         finally:
             self.asking -= 1
 

@@ -9,6 +9,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import psycopg
@@ -26,6 +27,10 @@ __all__ = ["KEEPALIVE", "Answer", "Statement", "Wire", "break_off"]
 CONNECT_S = 5
 ANSWER_S = 15.0
 """How long an answer may take before the connection is given up. Other workers have long gone on by then."""
+
+_ASK_AGAIN_S = 0.5
+# Of a user's statement, at a time.
+_CHUNK = 500
 
 KEEPALIVE: dict[str, Any] = {
     "connect_timeout": CONNECT_S,
@@ -52,6 +57,15 @@ class Statement(NamedTuple):
 class Answer(NamedTuple):
     rows: list[Any]
     changed: int
+
+
+@dataclass(slots=True)
+class _Call:
+    """A user's statement on the wire: whether it has come to its end, and who sees to that."""
+
+    answered: bool = False
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    ending: asyncio.Task[None] | None = None
 
 
 class Wire:
@@ -98,44 +112,74 @@ class Wire:
         task = asyncio.get_running_loop().create_task(self._run(statements), name="duly statement")
         try:
             return await asyncio.shield(task)
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, or whatever its function is told instead
             task.add_done_callback(_shrug)
             raise
 
     async def run_sql(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
         """Runs a user's statement, and returns its rows by column name, one more than may be read at most.
 
+        It may take long: whoever has no time left is cancelled, and the server is asked to end it.
+
         Raises:
             psycopg.Error: It failed, and with it everything up to the last savepoint.
             SQLError: It returns two columns of one name.
         """
-        task = asyncio.get_running_loop().create_task(self._run_sql(statement, parameters), name="duly statement")
+        call = _Call()
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._run_sql(call, statement, parameters), name="duly statement")
         try:
             return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            # Nobody waits for it any more, and it may take long: the server is asked to end it.
-            with contextlib.suppress(psycopg.Error):
-                self._connection.cancel()
+        except BaseException:
+            if task.done():
+                raise
+            # Cancelled, or whatever its function is told instead.
+            call.ending = loop.create_task(self._end(call), name="duly statement ends")
             task.add_done_callback(_shrug)
             raise
 
-    async def _run_sql(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
+    async def _run_sql(self, call: "_Call", statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
         async with self._lock:
-            overdue = _REAL.call_later(ANSWER_S, self.break_off)
             try:
-                cursor = self._connection.cursor()
-                await cursor.execute(statement.encode(), list(parameters))  # never None: that would allow several
-                if cursor.description is None:
-                    return []
-                names = [column.name for column in cursor.description]
-                twice = {name for name in names if names.count(name) > 1}
-                if twice:
-                    raise SQLError(
-                        f"more than one column is named {twice.pop()!r}; give each a name of its own: … AS name"
-                    )
-                return [dict(zip(names, row, strict=True)) for row in await cursor.fetchmany(READS_MAX + 1)]
+                return await self._stream(statement, parameters)
             finally:
-                overdue.cancel()
+                call.answered = True
+                call.wake.set()
+                if call.ending is not None:
+                    await call.ending  # what is asked late must not end the next statement
+
+    async def _stream(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
+        """Row by row: a table that is too large is not read to its end. (Nor does it allow several statements.)"""
+        cursor: Any = self._connection.cursor()
+        size = _CHUNK if psycopg.capabilities.has_stream_chunked() else 1
+        names: list[str] = []
+        rows: list[dict[str, Any]] = []
+        try:
+            async with contextlib.aclosing(cursor.stream(statement.encode(), parameters, size=size)) as stream:
+                async for row in stream:
+                    names = names or _names(cursor)
+                    rows.append(dict(zip(names, row, strict=True)))
+                    if len(rows) > READS_MAX:
+                        break
+        except psycopg.ProgrammingError as error:
+            if error.sqlstate is not None or "didn't produce a result" not in str(error):
+                raise
+        return rows
+
+    async def _end(self, call: "_Call") -> None:
+        """Asks the server to end the user's statement, until it has."""
+        overdue = _REAL.call_later(ANSWER_S, self.break_off)
+        try:
+            while not call.answered:
+                with contextlib.suppress(psycopg.Error):
+                    await self._connection.cancel_safe(timeout=CONNECT_S)
+                # It may not have been there yet, or may not have heard.
+                again = _REAL.call_later(_ASK_AGAIN_S, call.wake.set)
+                await call.wake.wait()
+                again.cancel()
+                call.wake.clear()
+        finally:
+            overdue.cancel()
 
     async def _run(self, statements: Sequence[Statement]) -> list[Answer]:
         async with self._lock:
@@ -189,6 +233,14 @@ def break_off(file: int) -> None:
 
 async def _answer(cursor: AsyncRawCursor[Any]) -> Answer:
     return Answer(await cursor.fetchall() if cursor.description else [], cursor.rowcount)
+
+
+def _names(cursor: AsyncRawCursor[Any]) -> list[str]:
+    names = [column.name for column in cursor.description or ()]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise SQLError(f"more than one column is named {twice.pop()!r}; give each a name of its own: … AS name")
+    return names
 
 
 def _shrug(task: asyncio.Task[Any]) -> None:
