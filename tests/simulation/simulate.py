@@ -43,13 +43,13 @@ class Result:
 
 
 class Simulation:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, database: str | None = None) -> None:
         self.seed = seed
         self.random = random.Random(seed)
         skew_ms = self.random.choice([0, 0, 5, 2_000])
         calm = self.random.random() < 0.15
         chaos = QUIET if calm else Chaos(skew_ms=skew_ms)
-        self.world = World(app, seed, chaos)
+        self.world = World(app, seed, chaos, database)
         self.outside = Outside()
         self.outside.world = self.world
         # Where clocks differ, the order of due times is not that of time.
@@ -288,16 +288,16 @@ def _children(jobs: dict[str, Any], rows: list[dict[str, Any]], outside: Outside
             yield f"{id} was acknowledged, and is not there"
 
 
-def simulate(seed: int) -> Result:
-    """Runs a seed.
+def simulate(seed: int, database: str | None = None) -> Result:
+    """Runs a seed; in memory, if no empty database on a server is given.
 
     Raises:
         Broken: With what is wrong, the history, and the command that replays it.
     """
-    simulation = Simulation(seed)
+    simulation = Simulation(seed, database)
     logging.disable(logging.ERROR)  # what is simulated is no news
     try:
-        return asyncio.run(asyncio.wait_for(simulation.run(), 60))
+        return asyncio.run(asyncio.wait_for(simulation.run(), 60 if database is None else 120))
     except BaseException as error:
         told = "\n".join(simulation.world.history[-400:])
         raise Broken(

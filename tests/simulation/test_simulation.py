@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from tests import postgres
 from tests.docs.readme import ROOT, environment
 from tests.simulation import simulate as simulating
 from tests.simulation.mutants import MUTANTS
@@ -12,12 +13,21 @@ from tests.simulation.simulate import Broken, simulate
 
 SEEDS = 320
 CHUNK = 20
+POSTGRESQL_SEEDS, POSTGRESQL_CHUNK = 40, 5
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
 def test_every_promise_is_kept(first: int) -> None:
     for seed in range(first, first + CHUNK):
         simulate(seed)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("first", range(0, POSTGRESQL_SEEDS, POSTGRESQL_CHUNK))
+def test_every_promise_is_kept_on_postgresql(first: int, postgresql_database: str) -> None:
+    for seed in range(first, first + POSTGRESQL_CHUNK):
+        postgres.empty(postgresql_database)
+        simulate(seed, postgresql_database)
 
 
 @pytest.mark.parametrize("seed", [3, 7, 228])

@@ -35,6 +35,7 @@ __all__ = ["QUIET", "Chaos", "Worker", "World"]
 T = TypeVar("T")
 
 _START_MS = 1_800_000_000_000.0
+_ON_THE_WIRE = ("duly statement", "duly connect")
 
 
 @dataclass(frozen=True)
@@ -233,25 +234,34 @@ class _SimulatedStore:
     def __init__(self, world: "World", worker: Worker) -> None:
         self._world = world
         self._worker = worker
+        # On a server each process has connections of its own.
+        self._store = make_store(world.database, world.clock) if world.database else world.store
+        self._own = bool(world.database)
 
     @property
     def clock(self) -> Clock:
         return self._worker.clock
 
     async def migrate(self) -> tuple[int, int]:
-        return await self._world.store.migrate()
+        return await self._store.migrate()
 
     async def open(self, tables: Sequence[Table[Any]]) -> None:
-        """The world has opened the store."""
+        """The world has opened the store that all share."""
+        if self._own:
+            self._world.opened.append(self._store)
+            await self._store.open(tables)
 
     async def close(self) -> None:
-        """The world closes the store."""
+        """The world closes what it has opened, and what the dead leave open."""
+        if self._own and self._worker.alive:
+            self._world.opened.remove(self._store)
+            await self._store.close()
 
     async def read(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
         await self._world.dawdle()
         await self._worker.step()
         self._world.check_available()
-        result = await self._world.store.read(body)
+        result = await self._store.read(body)
         await self._worker.step()
         return result
 
@@ -276,7 +286,7 @@ class _SimulatedStore:
                 raise StoreUnavailableError("simulated: the commit failed")
             return result
 
-        result = await world.store.transact(mortal, claims=claims)
+        result = await self._store.transact(mortal, claims=claims)
         if kill_at == "after":
             worker.kill()
         await worker.step()
@@ -289,20 +299,20 @@ class _SimulatedStore:
         return result
 
     def version(self, topic: Topic) -> int:
-        return self._world.store.version(topic)
+        return self._store.version(topic)
 
     def due_since(self, topic: Topic, since: int) -> float | None:
-        return self._world.store.due_since(topic, since)
+        return self._store.due_since(topic, since)
 
     async def wait(self, topic: Topic, since: int, until: float | None) -> None:
         # The store knows the true time, and `until` is by the worker's clock.
-        await self._world.store.wait(topic, since, None if until is None else until - self._worker.skew_ms)
+        await self._store.wait(topic, since, None if until is None else until - self._worker.skew_ms)
 
     async def register_worker(self, worker: str, lease_s: float, functions: Mapping[str, str]) -> Lease:
-        return await self._world.store.register_worker(worker, lease_s, functions)
+        return await self._store.register_worker(worker, lease_s, functions)
 
     async def unregister_worker(self, worker: str) -> None:
-        await self._world.store.unregister_worker(worker)
+        await self._store.unregister_worker(worker)
 
     @property
     def shared(self) -> bool:
@@ -314,16 +324,19 @@ class World:
 
     Args:
         template: The app whose functions run.
-        seed: Decides everything.
+        seed: Decides everything, if the database is in memory.
         chaos: How likely is what.
+        database: The URL of an empty database on a server, for each worker to connect to; default: one in memory.
     """
 
-    def __init__(self, template: App, seed: int, chaos: Chaos) -> None:
+    def __init__(self, template: App, seed: int, chaos: Chaos, database: str | None = None) -> None:
         self.template = template
         self.random = random.Random(seed)
         self.chaos = chaos
         self.clock = VirtualClock(_START_MS)
-        self.store: Store = make_store("sqlite:///:memory:", self.clock)
+        self.database = database
+        self.store: Store = make_store(database or "sqlite:///:memory:", self.clock)
+        self.opened: list[Store] = []
         self.workers: list[Worker] = []
         self.history: list[str] = []
         # What must not be, seen as it happened.
@@ -341,7 +354,8 @@ class World:
         for worker in self.workers:
             worker.kill()
         await self.turns(50)
-        await self.store.close()
+        for store in (*self.opened, self.store):
+            await store.close()
 
     def add_worker(self) -> Worker:
         """A worker that is not started yet."""
@@ -388,8 +402,14 @@ class World:
     # Time.
 
     async def turns(self, number: int) -> None:
+        clock = SystemClock()
         for _ in range(number):
-            await SystemClock().sleep(0)
+            await clock.sleep(0)
+        while self.database and any(task.get_name() in _ON_THE_WIRE for task in asyncio.all_tasks()):
+            # What a server is asked takes real time; nothing else does.
+            await clock.sleep(0.0002)
+            for _ in range(number):
+                await clock.sleep(0)
 
     async def run(self, delta: timedelta) -> None:
         """Lets time pass, from alarm to alarm."""
