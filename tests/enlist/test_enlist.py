@@ -157,6 +157,28 @@ async def test_outside_of_a_transaction_nothing_is_scheduled(
     assert ask("SELECT state FROM duly.scheduled_functions") == ["pending"]
 
 
+async def test_a_pipeline_is_no_transaction_and_may_be_in_one(postgresql_url: str, ask: Ask) -> None:
+    app = app_on(postgresql_url)
+    async with await psycopg.AsyncConnection.connect(postgresql_url, autocommit=True) as connection:
+        async with connection.pipeline():
+            await connection.execute("SELECT 1")
+            with pytest.raises(StoreError, match="no transaction is open"):
+                await duly.enlist(connection, app).run_after(0, bill, item="tea")
+        assert ask(JOBS) == []
+        async with connection.pipeline(), connection.transaction():
+            await connection.execute("SELECT 1")
+            await duly.enlist(connection, app).run_after(0, bill, item="tea")
+    with psycopg.connect(postgresql_url, autocommit=True) as blocking:
+        with blocking.pipeline():
+            blocking.execute("SELECT 1")
+            with pytest.raises(StoreError, match="no transaction is open"):
+                duly.enlist(blocking, app).run_after(0, bill, item="tea")
+        with blocking.transaction(), blocking.pipeline():
+            blocking.execute("SELECT 1")
+            duly.enlist(blocking, app).run_after(0, bill, item="tea")
+    assert len(ask(JOBS)) == 2
+
+
 # --- what can't be scheduled ----------------------------------------------------------------------------------------
 
 

@@ -40,7 +40,8 @@ class InScope(Protocol):
 class Scheduler:
     """Schedules functions to run later. In a mutation, as part of it: both commit, or neither does.
 
-    In an action, and as `app.scheduler`, each call is a transaction of its own, durable when it returns.
+    In an action, and as `app.scheduler`, each call is a transaction of its own, durable when it returns. What
+    `duly.enlist` returns is part of a transaction of yours.
 
     Example:
         reminder_id = await ctx.scheduler.run_after(timedelta(days=3), remind, order_id=order_id)

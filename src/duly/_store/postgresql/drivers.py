@@ -86,7 +86,11 @@ class _Psycopg:
         from psycopg.rows import tuple_row  # noqa: PLC0415
 
         connection = self._connection
-        if connection.autocommit and connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE:
+        status = psycopg.pq.TransactionStatus
+        if connection.autocommit and connection.info.transaction_status is status.ACTIVE:
+            # In the midst of a pipeline it does not know; one within synchronizes it.
+            await self._enter_and_leave(connection.pipeline())
+        if connection.autocommit and connection.info.transaction_status is status.IDLE:
             raise _no_transaction(f"{'async ' if self.is_async else ''}with connection.transaction():")
         rows: Rows
         if self.is_async:
@@ -98,6 +102,14 @@ class _Psycopg:
                 cursor.execute(statement.encode(), parameters or None)
                 rows = cursor.fetchall()
         return rows
+
+    async def _enter_and_leave(self, pipeline: Any) -> None:
+        if self.is_async:
+            async with pipeline:
+                pass
+        else:
+            with pipeline:
+                pass
 
 
 class _Asyncpg:
