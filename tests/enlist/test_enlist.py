@@ -160,22 +160,23 @@ async def test_outside_of_a_transaction_nothing_is_scheduled(
 async def test_a_pipeline_is_no_transaction_and_may_be_in_one(postgresql_url: str, ask: Ask) -> None:
     app = app_on(postgresql_url)
     async with await psycopg.AsyncConnection.connect(postgresql_url, autocommit=True) as connection:
+        scheduler = duly.enlist(connection, app)
+        async with connection.pipeline(), connection.transaction():
+            await connection.execute("SELECT 1")
+            await scheduler.run_after(0, bill, item="tea")
         async with connection.pipeline():
             await connection.execute("SELECT 1")
             with pytest.raises(StoreError, match="no transaction is open"):
-                await duly.enlist(connection, app).run_after(0, bill, item="tea")
-        assert ask(JOBS) == []
-        async with connection.pipeline(), connection.transaction():
-            await connection.execute("SELECT 1")
-            await duly.enlist(connection, app).run_after(0, bill, item="tea")
+                await scheduler.run_after(0, bill, item="tea")
     with psycopg.connect(postgresql_url, autocommit=True) as blocking:
+        blocking_scheduler = duly.enlist(blocking, app)
+        with blocking.transaction(), blocking.pipeline():
+            blocking.execute("SELECT 1")
+            blocking_scheduler.run_after(0, bill, item="tea")
         with blocking.pipeline():
             blocking.execute("SELECT 1")
             with pytest.raises(StoreError, match="no transaction is open"):
-                duly.enlist(blocking, app).run_after(0, bill, item="tea")
-        with blocking.transaction(), blocking.pipeline():
-            blocking.execute("SELECT 1")
-            duly.enlist(blocking, app).run_after(0, bill, item="tea")
+                blocking_scheduler.run_after(0, bill, item="tea")
     assert len(ask(JOBS)) == 2
 
 

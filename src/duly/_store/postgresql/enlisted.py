@@ -78,7 +78,7 @@ def _translated(error: Exception) -> DulyError:
     """Frameworks wrap the errors of their drivers; what the server said has a state by which it is known."""
     if isinstance(error, OSError):
         return translate(psycopg.OperationalError(str(error)), _WHERE)
-    for cause in (error, getattr(error, "orig", None), error.__cause__):
+    for cause in (error, error.__cause__):
         if isinstance(cause, psycopg.Error):
             return translate(cause, _WHERE)
         state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
