@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 
 import duly
+from duly._call.registry import Registry
 from duly._model.function import path_of
 from duly.errors import AppNotOpenError, DulyError, FunctionNotFoundError, SchemaError, StoreError
 
@@ -588,3 +591,23 @@ async def wrongly_reads(ctx: Any) -> None:
 async def wrongly_iterates(ctx: Any) -> None:
     for _ in ctx.db.query("t"):
         pass
+
+
+def test_threads_load_an_app_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    collect = Registry._collect
+
+    def slowly(registry: Registry) -> None:
+        time.sleep(0.05)
+        collect(registry)
+        loaded.append("loaded")
+
+    monkeypatch.setattr(Registry, "_collect", slowly)
+    registry = Registry(__name__)
+    threads = [threading.Thread(target=registry.load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert loaded == ["loaded"]
+    assert "test_registry:here" in registry.functions

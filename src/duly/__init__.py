@@ -7,7 +7,8 @@ from duly._call.database import UNSET, DatabaseReader, DatabaseWriter, created_a
 from duly._call.decorators import action, internal_action, internal_mutation, internal_query, mutation, query
 from duly._call.lazy import api, internal
 from duly._call.query import Page, Query
-from duly._call.scheduler import Scheduler
+from duly._call.scheduler import Scheduler, SyncScheduler
+from duly._enlist import enlist
 from duly._ground.ids import Id
 from duly._ground.values import Int64
 from duly._model.function import FunctionReference
@@ -35,10 +36,12 @@ __all__ = [
     "ScheduledFunction",
     "Scheduler",
     "SyncActionCtx",
+    "SyncScheduler",
     "Table",
     "action",
     "api",
     "created_at",
+    "enlist",
     "errors",
     "gt",
     "gte",

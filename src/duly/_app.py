@@ -13,7 +13,7 @@ from duly._call.scheduler import Scheduler
 from duly._call.scope import FROM_OUTSIDE, Environment
 from duly._ground.clock import Clock, SystemClock
 from duly._ground.entropy import Entropy, SystemEntropy
-from duly._ground.ids import IdMaker
+from duly._ground.ids import IdMaker, SharedIdMaker
 from duly._model.event import Observer
 from duly._model.function import FunctionReference
 from duly._store.open import make_store
@@ -121,6 +121,8 @@ class App:
         self._store: Store | None = None
         self._runner: Runner | None = None
         self._executor: Executor | None = None
+        # Made at the first `duly.enlist`, and kept.
+        self._enlisting: Environment | None = None
 
     def __repr__(self) -> str:
         return f"<duly.App {self.name!r} on {self.database}>"
@@ -182,21 +184,33 @@ class App:
 
     def _use(self, store: Store) -> None:
         """Has calls run on a store that is open."""
-        parts = self._parts
         self._store = store
-        self._runner = Runner(
-            Environment(
-                registry=self._registry,
-                store=store,
-                clock=store.clock,
-                entropy=parts.entropy,
-                ids=IdMaker(parts.entropy),
-                action_timeout=self._action_timeout,
-                mutation_timeout_s=self._mutation_timeout.total_seconds(),
-                foreign_wait="error" if parts.strict else "warn",
-                observer=parts.observer,
-            )
+        self._runner = Runner(self._environment(store, IdMaker(self._parts.entropy), self._parts.observer))
+
+    def _environment(self, store: Store, ids: IdMaker, observer: Observer | None) -> Environment:
+        parts = self._parts
+        return Environment(
+            registry=self._registry,
+            store=store,
+            clock=store.clock,
+            entropy=parts.entropy,
+            ids=ids,
+            action_timeout=self._action_timeout,
+            mutation_timeout_s=self._mutation_timeout.total_seconds(),
+            foreign_wait="error" if parts.strict else "warn",
+            observer=observer,
         )
+
+    def _enlist(self) -> Environment:
+        """What schedules in transactions that are not this app's; in any thread. Its store is not opened.
+
+        Nobody observes: that such a transaction commits is not known here.
+        """
+        self._registry.load()
+        if self._enlisting is None:
+            store = self._parts.make_store(self.database, self._parts.clock)
+            self._enlisting = self._environment(store, SharedIdMaker(self._parts.entropy), None)
+        return self._enlisting
 
     def _twin(self, database: str, parts: Parts) -> "App":
         """An app of the same functions and options on another database."""

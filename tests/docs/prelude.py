@@ -4,6 +4,8 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NotRequired, TypedDict
 
+import psycopg
+
 import duly
 
 __all__ = ["UTC", "asyncio", "datetime", "timedelta"]
@@ -150,6 +152,7 @@ class Programs:
     def run(self, command: list[str], *, check: bool) -> None: ...
 
 
+connection: psycopg.AsyncConnection
 bank, smtp, subprocess = Bank(), Smtp(), Programs()
 cursor: str | None = None
 email, item, image_id, receipt = "ann@example.com", "tea", "1.png", "r-1"

@@ -14,12 +14,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import psycopg
 import pytest
 
 import duly
 from duly._call.context import SyncAuth
 from duly._call.database import SystemReader
-from duly._call.scheduler import SyncScheduler
 from duly._model.function import FunctionReference
 from tests.support import eventually
 
@@ -28,7 +28,6 @@ HERE = Path(__file__).parent
 # Public by what they are attributes of.
 BESIDE_ALL: dict[str, object] = {
     "SystemReader": SystemReader,
-    "SyncScheduler": SyncScheduler,
     "SyncAuth": SyncAuth,
 }
 
@@ -43,6 +42,7 @@ KINDS = {
     "SyncActionCtx": "sync",
     "SyncScheduler": "sync",
     "SyncAuth": "sync",
+    "enlist": "app",
 }
 
 WRAPPERS = {
@@ -152,12 +152,15 @@ def test_a_session_shown_in_a_docstring_goes_as_shown(example: Example) -> None:
     "example", [pytest.param(one, id=one.name) for one in EXAMPLES if not one.code.startswith(">>>")]
 )
 async def test_an_example_in_a_docstring_runs(
-    example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     raised = watch(monkeypatch, example) if example.name.startswith("errors.") else None
     shop = imported(example, tmp_path, monkeypatch)
     try:
-        await run(example, shop)
+        if example.name == "enlist":
+            await run_on_postgresql(example, shop, request.getfixturevalue("postgresql_url"))
+        else:
+            await run(example, shop)
     finally:
         for name in [name for name in sys.modules if name.partition(".")[0] == "shop"]:
             del sys.modules[name]
@@ -230,6 +233,14 @@ async def run(example: Example, shop: ModuleType) -> None:
         arguments = shop.ARGUMENTS | {"order_id": shop.order_id}
         for name in defined:
             await call(app, getattr(shop, name), arguments)
+
+
+async def run_on_postgresql(example: Example, shop: ModuleType, url: str) -> None:
+    """With a connection of the user's."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute("CREATE TABLE invoices (item text)")
+        vars(shop).update(app=duly.App("shop", database=url), connection=connection)
+        await run(example, shop)
 
 
 async def call(app: duly.App, function: FunctionReference[..., Any], known: dict[str, Any]) -> None:

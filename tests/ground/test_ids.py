@@ -2,6 +2,9 @@
 
 import dataclasses
 import os
+import signal
+import sys
+import threading
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from duly._ground.entropy import SystemEntropy
-from duly._ground.ids import ID_HIGHEST, Id, IdMaker, check_id, creation_time_of, first_id_at, table_tag
+from duly._ground.ids import ID_HIGHEST, Id, IdMaker, SharedIdMaker, check_id, creation_time_of, first_id_at, table_tag
 from duly.errors import InvalidIdError
 from tests.ground.strategies import TIMES_US
 
@@ -201,3 +204,36 @@ def test_a_forked_child_makes_ids_of_its_own() -> None:
     os.close(writing)
     assert theirs[:16] == ours[:16]
     assert theirs != ours
+
+
+def test_threads_that_share_a_maker_get_ids_of_their_own() -> None:
+    maker, tag, made = SharedIdMaker(SystemEntropy()), table_tag("orders"), list[str]()
+
+    def make_many() -> None:
+        made.extend([maker.make(tag, 1.0) for _ in range(3_000)])
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=make_many) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(made) == 12_000
+    assert {check_id(id) for id in made} == {tag}
+    assert len({id[:16] for id in made}) == len({id[16:30] for id in made}) == 12_000
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_that_is_forked_while_a_thread_makes_an_id_can_make_one() -> None:
+    maker = SharedIdMaker(SystemEntropy())
+    with maker._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            maker.make(table_tag("orders"), 1.0)
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -3,6 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
+import psycopg
+
 import duly
 from tests.typing.functions import (
     Order,
@@ -228,3 +230,16 @@ duly.App(__name__, retention=7)  # type: ignore[arg-type]  # pyright: ignore[rep
 duly.App(__name__, concurrent_actions="many")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 duly.App(__name__, colour="red")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 nothing: Any = duly.gt()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+# --- in transactions of one's own -----------------------------------------------------------------------------------
+
+
+async def wrong_connections(plain: psycopg.Connection, waiting: psycopg.AsyncConnection) -> None:
+    duly.enlist(7, app)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    duly.enlist("postgresql://localhost/shop", app)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    duly.enlist(plain)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    duly.enlist(plain, "shop:app")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    await duly.enlist(plain, app).run_after(0, send, "ann@example.com")  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
+    duly.enlist(plain, app).run_after(0, send, 7)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    await duly.enlist(waiting, app).run_after(0, send, 7)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]

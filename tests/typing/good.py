@@ -4,6 +4,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
+import asyncpg
+import django.db
+import psycopg
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
+
 import duly
 from tests.typing.functions import (
     Job,
@@ -179,3 +186,29 @@ def a_reference_says_what_it_takes_and_gives() -> None:
 
 
 async def _archive(ctx: duly.MutationCtx, order_id: duly.Id[Order], /) -> None: ...
+
+
+async def in_transactions_of_ones_own(
+    plain: psycopg.Connection,
+    waiting: psycopg.AsyncConnection[dict[str, Any]],
+    other: asyncpg.Connection,
+    pool: asyncpg.Pool,
+    session: Session | scoped_session[Session],
+    connection: Connection,
+    async_session: AsyncSession,
+    scoped: async_scoped_session[AsyncSession],
+    async_connection: AsyncConnection,
+) -> None:
+    assert_type(duly.enlist(plain, app), duly.SyncScheduler)
+    assert_type(duly.enlist(session, app), duly.SyncScheduler)
+    assert_type(duly.enlist(connection, app), duly.SyncScheduler)
+    assert_type(duly.enlist(waiting, app), duly.Scheduler)
+    assert_type(duly.enlist(async_session, app), duly.Scheduler)
+    assert_type(duly.enlist(scoped, app), duly.Scheduler)
+    assert_type(duly.enlist(async_connection, app), duly.Scheduler)
+    # These tell type checkers little or nothing.
+    await duly.enlist(other, app).run_after(0, send, "ann@example.com")
+    async with pool.acquire() as of_pool:
+        await duly.enlist(of_pool, app).run_after(0, send, "ann@example.com")
+    duly.enlist(django.db.connection, app).run_after(0, send, "ann@example.com")
+    duly.enlist(django.db.connections["other"], app).run_after(0, send, "ann@example.com")

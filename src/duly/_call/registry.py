@@ -4,6 +4,7 @@ import difflib
 import importlib
 import pkgutil
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import cached_property
@@ -74,6 +75,7 @@ class Registry:
         self._schemaless: dict[str, Table[Any]] = {}
         self._by_tag: dict[str, Table[Any]] = {}
         self._loaded = False
+        self._loading = threading.RLock()
 
     def load(self) -> None:
         """Imports the app's modules and collects what they define. Once; later calls do nothing.
@@ -85,6 +87,11 @@ class Registry:
         """
         if self._loaded:
             return
+        with self._loading:
+            if not self._loaded:
+                self._collect()
+
+    def _collect(self) -> None:
         for prefix, module in list(_modules(self._name)):
             for value in list(vars(module).values()):
                 if isinstance(value, LazyReference):

@@ -40,7 +40,8 @@ class InScope(Protocol):
 class Scheduler:
     """Schedules functions to run later. In a mutation, as part of it: both commit, or neither does.
 
-    In an action, and as `app.scheduler`, each call is a transaction of its own, durable when it returns.
+    In an action, and as `app.scheduler`, each call is a transaction of its own, durable when it returns. What
+    `duly.enlist` returns is part of a transaction of yours.
 
     Example:
         reminder_id = await ctx.scheduler.run_after(timedelta(days=3), remind, order_id=order_id)
@@ -87,7 +88,7 @@ class Scheduler:
         if delay < 0:
             raise InvalidTimeError(f"a delay can't be negative, and this is {delay_ms!r}; 0 runs as soon as possible")
         place = self._place
-        now = place.now_ms if isinstance(place, Scope) else self._environment.clock.now_ms()
+        now = place.now_ms if isinstance(place, Scope) else await self._now_ms()
         return await self._schedule(now, now + delay, function, args, kwargs)
 
     @overload
@@ -119,7 +120,7 @@ class Scheduler:
             await ctx.scheduler.run_at(datetime(2027, 1, 1, tzinfo=UTC), close_books, year=2026)
         """
         place = self._place
-        now = place.now_ms if isinstance(place, Scope) else self._environment.clock.now_ms()
+        now = place.now_ms if isinstance(place, Scope) else await self._now_ms()
         if isinstance(timestamp, datetime):
             if timestamp.utcoffset() is None:
                 raise InvalidTimeError(
@@ -156,6 +157,10 @@ class Scheduler:
             await self._place.operation(self._cancel(self._place, id, missing_ok))
         else:
             await self._place(lambda scope: self._cancel(scope, id, missing_ok))
+
+    async def _now_ms(self) -> float:
+        """What time it is where no mutation has fixed it."""
+        return self._environment.clock.now_ms()
 
     def _schedule(
         self, now: float, requested: float, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -230,7 +235,7 @@ _CANCELS_ITSELF = (
 
 
 class SyncScheduler:
-    """The scheduler of a plain `def` action: the same methods, which block instead of being awaited.
+    """The scheduler of a plain `def` action, and of connections that block: the same methods, not awaited.
 
     Example:
         ctx.scheduler.run_after(0, archive_order, order_id=order_id)

@@ -10,6 +10,7 @@ part. The 73 random bits make ids unguessable; the check, the number modulo 127,
 """
 
 import hashlib
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, SupportsIndex, TypeVar, get_args
 
@@ -29,6 +30,7 @@ __all__ = [
     "Id",
     "IdMaker",
     "PlainText",
+    "SharedIdMaker",
     "check_id",
     "creation_time_of",
     "first_id_at",
@@ -156,7 +158,7 @@ class IdMaker:
         # Drawn for some ids at a time.
         self._chance = b""
         self._drawn = 0
-        in_children(self, IdMaker._forget_chance)
+        in_children(self, lambda maker: maker._forget_chance())
         self._last_us = 0
         # The first characters of the time change once a millisecond.
         self._tick = -1
@@ -194,6 +196,22 @@ class IdMaker:
 
     def _forget_chance(self) -> None:
         self._chance, self._drawn = b"", 0
+
+
+class SharedIdMaker(IdMaker):
+    """One that several threads ask."""
+
+    def __init__(self, entropy: Entropy) -> None:
+        super().__init__(entropy)
+        self._lock = threading.Lock()
+
+    def make(self, tag: str, now_ms: float) -> Id[Any]:
+        with self._lock:
+            return super().make(tag, now_ms)
+
+    def _forget_chance(self) -> None:
+        super()._forget_chance()
+        self._lock = threading.Lock()  # a thread of the parent's may have had it
 
 
 def _encode(number: int, length: int) -> str:

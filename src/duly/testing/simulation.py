@@ -87,6 +87,8 @@ class _Keeper:
         self._worker = worker
         self._timer: Timer | None = None
         worker.lives_ms = (worker.world.clock.now_ms(), math.inf)
+        if lease.lapses:
+            self._hold()
 
     async def hold(self) -> None:
         self._hold()
@@ -102,12 +104,16 @@ class _Keeper:
         self._hold()
 
     def rest(self) -> None:
+        if not self._lease.lapses:
+            self._stop()
+
+    def _stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def close(self) -> None:
-        self.rest()
+        self._stop()
         self._lease.release()
         start, end = self._worker.lives_ms
         self._worker.lives_ms = (start, min(end, self._worker.world.clock.now_ms()))

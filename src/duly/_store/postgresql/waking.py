@@ -20,7 +20,7 @@ from duly._store.postgresql.wire import Answer, Statement, Wire
 from duly._store.signal import Signal
 from duly.errors import DulyError
 
-__all__ = ["Waking"]
+__all__ = ["Waking", "channel_of", "token"]
 
 _POLL_S = 1.0
 _RECONNECT_S = 1.0
@@ -50,7 +50,7 @@ class Waking:
         self._shared = shared
         self._signal = signal
         self._ask = ask
-        self._channel = f"duly_{address.schema}"
+        self._channel = channel_of(address.schema)
         self._tasks: set[asyncio.Task[None]] = set()
         self._unsent: dict[Topic, float | None] = {}
         self._sender: asyncio.Task[None] | None = None
@@ -77,7 +77,7 @@ class Waking:
         """What is told while one is on the way goes with the next."""
         try:
             while self._unsent:
-                payload = " ".join(_token(topic, due) for topic, due in self._unsent.items())
+                payload = " ".join(token(topic, due) for topic, due in self._unsent.items())
                 self._unsent.clear()
                 with contextlib.suppress(DulyError):  # the poll will see
                     await self._ask([Statement(self._shared.sql["notify"], (self._channel, payload))])
@@ -163,5 +163,11 @@ class Waking:
             self._signal.notify("upkeep")
 
 
-def _token(topic: Topic, due: float | None) -> str:
+def channel_of(schema: str) -> str:
+    """Where those who share a schema listen."""
+    return f"duly_{schema}"
+
+
+def token(topic: Topic, due: float | None) -> str:
+    """That there is work, and when it is due (now if None). A notification has one or more of these."""
     return f"{topic[0]}{'' if due is None else repr(due)}"
