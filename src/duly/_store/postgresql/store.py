@@ -368,7 +368,7 @@ class PostgreSQLStore:
                 statement = Statement(self._shared.sql["transaction_status"], (number,))
                 status = (await self._aside([statement]))[0].rows[0][0]
                 if status in ("committed", "aborted"):
-                    return cast("bool", status == "committed")
+                    return bool(status == "committed")
                 if status is None:
                     break
             if self._clock.monotonic() > deadline:
