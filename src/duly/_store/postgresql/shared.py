@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from duly._ground.clock import Clock
+from duly._ground.entropy import SystemEntropy
 from duly._model.schema import Index
 from duly._store.port import StoredIndex
 from duly._store.postgresql.wire import Answer, Statement
@@ -63,6 +64,14 @@ class Shared:
         self.lease_ms = 10_000.0
         self.catalog: Catalog | None = None
         self.tables: dict[str, str] = {}
+
+    def new_token(self) -> str:
+        """For a commit. Begins with the time, so that old ones stand together."""
+        return f"{self.token_time(0)}{SystemEntropy().token(12).hex()}"
+
+    def token_time(self, ago_s: float) -> str:
+        """How tokens of so many seconds ago begin."""
+        return f"{max(0, int(self.clock.now_ms() - ago_s * 1_000)):012x}"
 
     def overtaken(self) -> ConflictError:
         return ConflictError("the transaction rests on what others had changed before it began")

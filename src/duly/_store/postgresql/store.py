@@ -22,15 +22,13 @@ from duly._model.schema import Table, index_key
 from duly._store.port import Lease, Position, StoredIndex, Topic, Transaction
 from duly._store.postgresql.address import Address
 from duly._store.postgresql.clock import DatabaseClock
-from duly._store.postgresql.drivers import Driver
-from duly._store.postgresql.enlisted import EnlistedTransaction
 from duly._store.postgresql.faults import is_connection_lost, translate
 from duly._store.postgresql.lease import PostgreSQLLease
 from duly._store.postgresql.pool import Pool
 from duly._store.postgresql.schema import check_version, migrate
 from duly._store.postgresql.shared import Shared
 from duly._store.postgresql.transaction import PostgreSQLTransaction
-from duly._store.postgresql.waking import Waking, channel_of
+from duly._store.postgresql.waking import Waking
 from duly._store.postgresql.wire import Answer, Statement
 from duly._store.requests import Request
 from duly._store.signal import Signal
@@ -320,9 +318,12 @@ class PostgreSQLStore:
                     failed[request] = error
                 if self._clock.monotonic() - started > _GROUP_S:
                     break
+            if tx.wrote and not claims:
+                # (What claims due jobs need not be told apart: once it is committed, they are not due any more.)
+                tx.sign(self._shared.new_token())
             await tx.push()  # everything is written, and checked; what is left is the commit
-            if not await tx.commit() and not await self._resolve(cast("str", tx.number)):
-                raise ConflictError("the connection was lost before the commit")
+            if not await tx.commit() and not await self._resolve(cast("str", tx.token)):
+                raise StoreUnavailableError("the connection was lost before the commit")
         except psycopg.Error as error:
             raise translate(error, self._shared.where) from error
         finally:
@@ -355,34 +356,27 @@ class PostgreSQLStore:
             return error
         return None
 
-    async def _resolve(self, number: str) -> bool:
+    async def _resolve(self, token: str) -> bool:
         """Whether a transaction was committed whose answer got lost (rule T2).
 
         Raises:
             StoreUnavailableError: Nobody could say, for half a minute.
         """
         deadline = self._clock.monotonic() + _RESOLVE_S
+        sql = self._shared.sql
         self._pool.forget_idle()
         while True:
             with contextlib.suppress(StoreError):
-                statement = Statement(self._shared.sql["transaction_status"], (number,))
-                status = (await self._aside([statement]))[0].rows[0][0]
-                if status in ("committed", "aborted"):
-                    return bool(status == "committed")
-                if status is None:
-                    break
+                answers = await self._aside(
+                    [Statement(sql["commit_void"], (token,)), Statement(sql["commit_ask"], (token,))]
+                )
+                return not answers[1].rows[0][0]
             if self._clock.monotonic() > deadline:
-                break
+                raise StoreUnavailableError(
+                    f"the connection to {self._shared.where} was lost in the middle of a commit, and it can't be told "
+                    "whether it took effect; look before you try again"
+                )
             await SystemClock().sleep(_RESOLVE_PAUSE_S)
-        raise StoreUnavailableError(
-            f"the connection to {self._shared.where} was lost in the middle of a commit, and it can't be told whether "
-            "it took effect; look before you try again"
-        )
-
-    def enlist(self, driver: Driver) -> EnlistedTransaction:
-        """A transaction that somebody else has begun, and will end. The store need not be open."""
-        channel = channel_of(self._address.schema)
-        return EnlistedTransaction(driver, self._shared.sql, channel, self._clock, follow=self._follow)
 
     # Waking.
 

@@ -58,8 +58,8 @@ class PostgreSQLTransaction(BufferedTransaction):
         self._connecting = asyncio.Lock()
         # What goes out with the next question; how many rows each of it must change, if that is known.
         self._queue: list[tuple[Statement, int | None]] = []
-        # The number under which the commit can be asked for later.
-        self.number: str | None = None
+        # By which the commit can be asked for later.
+        self.token: str | None = None
         # Documents as the server has them; and those that are likely to be read.
         self._read_bodies: dict[str, str | None] = {}
         self._wanted: set[str] = set()
@@ -90,12 +90,11 @@ class PostgreSQLTransaction(BufferedTransaction):
             raise self.lost
         queue, self._queue = self._queue, []
         opening = [] if self._begun else self._opening()
-        number = [self._statement("transaction_id")] if queue and self.number is None else []
         self._begun = True
         self.asking += 1
         try:
             wire = await self._connect()
-            answers = await wire.run([*opening, *number, *(statement for statement, _ in queue), *questions])
+            answers = await wire.run([*opening, *(statement for statement, _ in queue), *questions])
         except psycopg.Error as error:
             raise self._lose(error) from error
         finally:
@@ -103,8 +102,6 @@ class PostgreSQLTransaction(BufferedTransaction):
         if opening:
             self._check_catalog(answers[len(opening) - 1].rows[0][0])
             answers = answers[len(opening) :]
-        if number:
-            self.number = answers.pop(0).rows[0][0]
         for (statement, expected), answer in zip(queue, answers, strict=False):
             if expected is not None and answer.changed != expected:
                 raise self._lose_step(statement, expected, answer.changed)
@@ -180,8 +177,14 @@ class PostgreSQLTransaction(BufferedTransaction):
             await self._exchange()
         self._read_bodies.clear()
 
+    def sign(self, token: str) -> None:
+        """Leaves a token with what is to be committed: the last that is written."""
+        self.flush()
+        self._queue.append((self._statement("commit_sign", token), 1))
+        self.token = token
+
     async def commit(self) -> bool:
-        """Whether it is committed; if not, the answer got lost: ask what became of `number`.
+        """Whether it is committed; if not, the answer got lost: ask what became of `token`.
 
         Raises:
             ConflictError, StoreError: It is not.
@@ -194,7 +197,7 @@ class PostgreSQLTransaction(BufferedTransaction):
         try:
             await wire.run([Statement("COMMIT")])
         except psycopg.Error as error:
-            if is_connection_lost(error) and self.number is not None:
+            if is_connection_lost(error) and self.token is not None:
                 return False
             raise self._lose(error) from error
         return True
