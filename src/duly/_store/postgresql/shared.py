@@ -15,6 +15,7 @@ from duly.errors import ConflictError
 
 __all__ = ["Catalog", "Shared"]
 
+_IDLE_MS = 10 * 1_000
 _IDLE_READ_MS = 10 * 60 * 1_000
 
 
@@ -40,7 +41,6 @@ class Shared:
         schema: The PostgreSQL schema.
         where: The database, for messages.
         clock: Tells the time as the database does.
-        idle_ms: How long a transaction that writes may be silent before the server ends it.
         aside: Runs statements outside of any transaction of ours.
     """
 
@@ -49,14 +49,12 @@ class Shared:
         schema: str,
         where: str,
         clock: Clock,
-        idle_ms: int,
         aside: Callable[[Sequence[Statement]], Awaitable[list[Answer]]],
     ) -> None:
         self.schema = schema
         self.where = where
         self.clock = clock
-        self.idle_ms = idle_ms
-        self.idle_read_ms = max(idle_ms, _IDLE_READ_MS)
+        self.body_s = 5.0
         self.aside = aside
         self.sql = {name: text.replace("{schema}", schema) for name, text in statements_of("postgresql").items()}
         # This process as a worker, if it is one.
@@ -64,6 +62,10 @@ class Shared:
         self.lease_ms = 10_000.0
         self.catalog: Catalog | None = None
         self.tables: dict[str, str] = {}
+
+    def idle_ms(self, *, writable: bool) -> int:
+        """How long a transaction may be silent before the server ends it: twice as long as a body may take."""
+        return int(max(2_000 * self.body_s, _IDLE_MS if writable else _IDLE_READ_MS))
 
     def new_token(self) -> str:
         """For a commit. Begins with the time, so that old ones stand together."""

@@ -48,7 +48,6 @@ _LOSSES_MAX = 3
 _FILL_MAX = 500
 _RESOLVE_S = 30.0
 _RESOLVE_PAUSE_S = 0.05
-_IDLE_S = 10.0
 # Due mutations, due actions, and what these look up aside: possible however many queries take their time.
 _NOT_FOR_READING = 4
 
@@ -67,7 +66,7 @@ class PostgreSQLStore:
         self._migrations = migrations_of("postgresql") if migrations is None else migrations
         self._follow = isinstance(clock, SystemClock)
         self._clock = DatabaseClock(clock)
-        self._shared = Shared(f'"{address.schema}"', address.where, self._clock, int(_IDLE_S * 1_000), self._aside)
+        self._shared = Shared(f'"{address.schema}"', address.where, self._clock, self._aside)
         self._signal = Signal(self._clock)
         self._pool = Pool(address)
         self._reading = asyncio.Semaphore(max(1, address.pool - _NOT_FOR_READING))
@@ -77,6 +76,14 @@ class PostgreSQLStore:
         self._draining = False
         self._leases: list[PostgreSQLLease] = []
         self._opened = False
+
+    @property
+    def body_s(self) -> float:
+        return self._shared.body_s
+
+    @body_s.setter
+    def body_s(self, seconds: float) -> None:
+        self._shared.body_s = seconds
 
     @property
     def clock(self) -> Clock:
