@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.cli.commands import DEADLINE_S, Duly
@@ -161,7 +162,8 @@ asyncio.run(main())
 """
 
 
-def test_ctrl_c_ends_an_export_and_an_import_and_leaves_nothing(shop: Duly) -> None:
+def make_long(shop: Duly) -> None:
+    """A database with forty thousand jobs."""
     root = Path(__file__).parent.parent.parent
     subprocess.run(
         [sys.executable, "-c", LONG],
@@ -169,6 +171,10 @@ def test_ctrl_c_ends_an_export_and_an_import_and_leaves_nothing(shop: Duly) -> N
         check=True,
         env=shop._environment(None) | {"PYTHONPATH": f"{root}:{root / 'src'}"},
     )
+
+
+def test_ctrl_c_ends_an_export_and_an_import_and_leaves_nothing(shop: Duly) -> None:
+    make_long(shop)
     export = shop.start("export", "shop", "half")
     wait_for((shop.folder / "half").exists, export.process)
     export.press_ctrl_c()
@@ -189,9 +195,39 @@ def test_ctrl_c_ends_an_export_and_an_import_and_leaves_nothing(shop: Duly) -> N
     assert len(shop("jobs", "shop", "--json", "--limit", "50000", "--database", OTHER).json_lines) == 40_000
 
 
-def wait_for(look: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+def test_ctrl_c_ends_an_export_and_an_import_of_postgresql_and_leaves_nothing(shop: Duly, postgresql_url: str) -> None:
+    make_long(shop)
+    assert shop("export", "shop", "whole").code == 0
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+
+        def inserts() -> bool:
+            return connection.execute(INSERTING).fetchone() is not None
+
+        running = shop.start("import", "shop", "whole", "--database", postgresql_url)
+        wait_for(inserts, running.process)
+        running.press_ctrl_c()
+        assert running.ended() == 130, running.lines
+        assert not any("Traceback" in line for line in running.lines), running.lines
+        wait_for(lambda: not inserts())
+        assert connection.execute("SELECT count(*) FROM duly.scheduled_functions").fetchone() == (0,)
+    assert shop("import", "shop", "whole", "--database", postgresql_url).code == 0
+    export = shop.start("export", "shop", "half", "--database", postgresql_url)
+    wait_for((shop.folder / "half").exists, export.process)
+    export.press_ctrl_c()
+    assert export.ended() == 130, export.lines
+    assert not any("Traceback" in line for line in export.lines), export.lines
+    assert not (shop.folder / "half").exists()
+
+
+INSERTING = """
+SELECT 1 FROM pg_stat_activity
+WHERE datname = current_database() AND backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+"""
+
+
+def wait_for(look: Callable[[], bool], process: "subprocess.Popen[str] | None" = None) -> None:
     end = time.monotonic() + DEADLINE_S
     while not look():
         assert time.monotonic() < end
-        assert process.poll() is None
+        assert process is None or process.poll() is None
         time.sleep(0.002)

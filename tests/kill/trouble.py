@@ -72,8 +72,10 @@ class Client:
             try:
                 await self.app.mutation(victim.schedule_chains, first=first, chains=_CHAINS, links=_LINKS)
                 self.acknowledged |= numbers
-            except (StoreError, ConflictError):
+            except (StoreError, ConflictError, asyncio.CancelledError) as error:
                 self.unsure |= numbers
+                if isinstance(error, asyncio.CancelledError):
+                    raise
             try:
                 await self.app.mutation(
                     victim.schedule_appends, file=str(self._file), count=_ACTIONS, work_s=0.02, first=first

@@ -222,6 +222,9 @@ class Lease(Protocol):
 class Store(Protocol):
     """A durable engine, opened on the running event loop."""
 
+    body_s: float
+    """How long a body may take: one that is silent for much longer is taken for gone, where others wait for it."""
+
     @property
     def clock(self) -> Clock:
         """The time that all who share the store go by."""

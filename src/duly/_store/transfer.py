@@ -124,7 +124,7 @@ def _parse(kind: str, content: dict[str, Any]) -> Any:
         return content["id"], content["body"]
     if kind == "job":
         check_id(content["id"])
-        return Job(**content | {"parked": bool(content["parked"])})
+        return Job(**content)._replace(parked=bool(content["parked"]))
     if kind == "table":
         return content["tag"], content["name"]
     return content["tag"], Index(content["name"], tuple(content["fields"]))

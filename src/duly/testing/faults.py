@@ -23,6 +23,8 @@ class Faults:
 class StoreView:
     """A store as it is. What goes wrong on the way to it, others add in `read` and `transact`."""
 
+    body_s = 0.0
+
     def __init__(self, store: Store) -> None:
         self._store = store
 

@@ -237,6 +237,8 @@ class Worker:
 class _SimulatedStore:
     """A worker's way to the store, with what goes wrong on it."""
 
+    body_s = 0.0
+
     def __init__(self, world: "World", worker: Worker) -> None:
         self._world = world
         self._worker = worker

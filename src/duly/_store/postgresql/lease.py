@@ -112,7 +112,7 @@ class PostgreSQLLease:
             overdue.daemon = True
             overdue.start()
             try:
-                cursor = connection.execute(self._sql[name], parameters or None)
+                cursor = connection.execute(self._sql[name].encode(), parameters or None)
                 return cursor.fetchall() if cursor.description else [()] * cursor.rowcount
             finally:
                 overdue.cancel()

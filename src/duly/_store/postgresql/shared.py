@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from duly._ground.clock import Clock
+from duly._ground.entropy import SystemEntropy
 from duly._model.schema import Index
 from duly._store.port import StoredIndex
 from duly._store.postgresql.wire import Answer, Statement
@@ -14,6 +15,7 @@ from duly.errors import ConflictError
 
 __all__ = ["Catalog", "Shared"]
 
+_IDLE_MS = 10 * 1_000
 _IDLE_READ_MS = 10 * 60 * 1_000
 
 
@@ -39,7 +41,6 @@ class Shared:
         schema: The PostgreSQL schema.
         where: The database, for messages.
         clock: Tells the time as the database does.
-        idle_ms: How long a transaction that writes may be silent before the server ends it.
         aside: Runs statements outside of any transaction of ours.
     """
 
@@ -48,14 +49,12 @@ class Shared:
         schema: str,
         where: str,
         clock: Clock,
-        idle_ms: int,
         aside: Callable[[Sequence[Statement]], Awaitable[list[Answer]]],
     ) -> None:
         self.schema = schema
         self.where = where
         self.clock = clock
-        self.idle_ms = idle_ms
-        self.idle_read_ms = max(idle_ms, _IDLE_READ_MS)
+        self.body_s = 5.0
         self.aside = aside
         self.sql = {name: text.replace("{schema}", schema) for name, text in statements_of("postgresql").items()}
         # This process as a worker, if it is one.
@@ -63,6 +62,18 @@ class Shared:
         self.lease_ms = 10_000.0
         self.catalog: Catalog | None = None
         self.tables: dict[str, str] = {}
+
+    def idle_ms(self, *, writable: bool) -> int:
+        """How long a transaction may be silent before the server ends it: twice as long as a body may take."""
+        return int(max(2_000 * self.body_s, _IDLE_MS if writable else _IDLE_READ_MS))
+
+    def new_token(self) -> str:
+        """For a commit. Begins with the time, so that old ones stand together."""
+        return f"{self.token_time(0)}{SystemEntropy().token(12).hex()}"
+
+    def token_time(self, ago_s: float) -> str:
+        """How tokens of so many seconds ago begin."""
+        return f"{max(0, int(self.clock.now_ms() - ago_s * 1_000)):012x}"
 
     def overtaken(self) -> ConflictError:
         return ConflictError("the transaction rests on what others had changed before it began")

@@ -22,15 +22,13 @@ from duly._model.schema import Table, index_key
 from duly._store.port import Lease, Position, StoredIndex, Topic, Transaction
 from duly._store.postgresql.address import Address
 from duly._store.postgresql.clock import DatabaseClock
-from duly._store.postgresql.drivers import Driver
-from duly._store.postgresql.enlisted import EnlistedTransaction
 from duly._store.postgresql.faults import is_connection_lost, translate
 from duly._store.postgresql.lease import PostgreSQLLease
 from duly._store.postgresql.pool import Pool
 from duly._store.postgresql.schema import check_version, migrate
 from duly._store.postgresql.shared import Shared
 from duly._store.postgresql.transaction import PostgreSQLTransaction
-from duly._store.postgresql.waking import Waking, channel_of
+from duly._store.postgresql.waking import Waking
 from duly._store.postgresql.wire import Answer, Statement
 from duly._store.requests import Request
 from duly._store.signal import Signal
@@ -50,7 +48,6 @@ _LOSSES_MAX = 3
 _FILL_MAX = 500
 _RESOLVE_S = 30.0
 _RESOLVE_PAUSE_S = 0.05
-_IDLE_S = 10.0
 # Due mutations, due actions, and what these look up aside: possible however many queries take their time.
 _NOT_FOR_READING = 4
 
@@ -69,7 +66,7 @@ class PostgreSQLStore:
         self._migrations = migrations_of("postgresql") if migrations is None else migrations
         self._follow = isinstance(clock, SystemClock)
         self._clock = DatabaseClock(clock)
-        self._shared = Shared(f'"{address.schema}"', address.where, self._clock, int(_IDLE_S * 1_000), self._aside)
+        self._shared = Shared(f'"{address.schema}"', address.where, self._clock, self._aside)
         self._signal = Signal(self._clock)
         self._pool = Pool(address)
         self._reading = asyncio.Semaphore(max(1, address.pool - _NOT_FOR_READING))
@@ -79,6 +76,14 @@ class PostgreSQLStore:
         self._draining = False
         self._leases: list[PostgreSQLLease] = []
         self._opened = False
+
+    @property
+    def body_s(self) -> float:
+        return self._shared.body_s
+
+    @body_s.setter
+    def body_s(self, seconds: float) -> None:
+        self._shared.body_s = seconds
 
     @property
     def clock(self) -> Clock:
@@ -320,9 +325,12 @@ class PostgreSQLStore:
                     failed[request] = error
                 if self._clock.monotonic() - started > _GROUP_S:
                     break
+            if tx.wrote and not claims:
+                # (What claims due jobs need not be told apart: once it is committed, they are not due any more.)
+                tx.sign(self._shared.new_token())
             await tx.push()  # everything is written, and checked; what is left is the commit
-            if not await tx.commit() and not await self._resolve(cast("str", tx.number)):
-                raise ConflictError("the connection was lost before the commit")
+            if not await tx.commit() and not await self._resolve(cast("str", tx.token)):
+                raise StoreUnavailableError("the connection was lost before the commit")
         except psycopg.Error as error:
             raise translate(error, self._shared.where) from error
         finally:
@@ -355,34 +363,27 @@ class PostgreSQLStore:
             return error
         return None
 
-    async def _resolve(self, number: str) -> bool:
+    async def _resolve(self, token: str) -> bool:
         """Whether a transaction was committed whose answer got lost (rule T2).
 
         Raises:
             StoreUnavailableError: Nobody could say, for half a minute.
         """
         deadline = self._clock.monotonic() + _RESOLVE_S
+        sql = self._shared.sql
         self._pool.forget_idle()
         while True:
             with contextlib.suppress(StoreError):
-                statement = Statement(self._shared.sql["transaction_status"], (number,))
-                status = (await self._aside([statement]))[0].rows[0][0]
-                if status in ("committed", "aborted"):
-                    return cast("bool", status == "committed")
-                if status is None:
-                    break
+                answers = await self._aside(
+                    [Statement(sql["commit_void"], (token,)), Statement(sql["commit_ask"], (token,))]
+                )
+                return not answers[1].rows[0][0]
             if self._clock.monotonic() > deadline:
-                break
+                raise StoreUnavailableError(
+                    f"the connection to {self._shared.where} was lost in the middle of a commit, and it can't be told "
+                    "whether it took effect; look before you try again"
+                )
             await SystemClock().sleep(_RESOLVE_PAUSE_S)
-        raise StoreUnavailableError(
-            f"the connection to {self._shared.where} was lost in the middle of a commit, and it can't be told whether "
-            "it took effect; look before you try again"
-        )
-
-    def enlist(self, driver: Driver) -> EnlistedTransaction:
-        """A transaction that somebody else has begun, and will end. The store need not be open."""
-        channel = channel_of(self._address.schema)
-        return EnlistedTransaction(driver, self._shared.sql, channel, self._clock, follow=self._follow)
 
     # Waking.
 

@@ -1,11 +1,5 @@
-"""The verbs of the port on PostgreSQL.
+"""The verbs of the port on PostgreSQL: documents, indexes, the user's own tables, jobs."""
 
-What a body writes waits in a queue, and goes out together with its next read, or at the commit: BEGIN, a savepoint, the
-rows of many mutations and a question share one round trip. A transaction that asked nothing and wrote nothing was never
-there for the server.
-"""
-
-import asyncio
 import json
 import math
 import re
@@ -16,19 +10,13 @@ import psycopg
 
 from duly._model.job import Job, JobKind, JobState
 from duly._model.schema import Index
-from duly._store.buffered import BufferedTransaction
 from duly._store.port import Entry, Position, Rescued, StoredIndex
-from duly._store.postgresql.faults import is_connection_lost, translate
-from duly._store.postgresql.pool import Pool
-from duly._store.postgresql.shared import Catalog, Shared
+from duly._store.postgresql.exchange import Exchange
+from duly._store.postgresql.shared import Catalog
 from duly._store.postgresql.user_sql import as_literals, is_race, mistake_of, refuse
-from duly._store.postgresql.wire import Answer, Statement, Wire
-from duly.errors import DulyError, StoreError
+from duly.errors import StoreError
 
-__all__ = ["READING", "WRITING", "PostgreSQLTransaction"]
-
-READING = "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY"
-WRITING = "BEGIN ISOLATION LEVEL SERIALIZABLE"
+__all__ = ["PostgreSQLTransaction"]
 
 # The states that most rows are in. The others have an index of their own, which a statement must name to be given.
 _USUAL = ("pending", "success")
@@ -36,225 +24,8 @@ _ID = re.compile(r'"([0-9a-hjkmnp-tv-z]{32})"')
 _PREFETCHED_MAX = 1_000
 
 
-class PostgreSQLTransaction(BufferedTransaction):
-    """One transaction on a connection, or on none as long as it needs none.
-
-    Args:
-        pool: Where it gets a connection, once it needs one.
-        shared: What the transactions of a store share.
-        writable: Whether it may write.
-        claims: Whether it looks for due work first of all, and so reserves some before it begins.
-    """
-
-    def __init__(self, pool: Pool, shared: Shared, *, writable: bool, claims: bool = False) -> None:
-        super().__init__(writable=writable)
-        self.suspends = True
-        self._pool = pool
-        self._wire: Wire | None = None
-        self._shared = shared
-        self._claims = claims
-        self._reserved_until = 0.0
-        self._begun = False
-        self._connecting = asyncio.Lock()
-        # What goes out with the next question; how many rows each of it must change, if that is known.
-        self._queue: list[tuple[Statement, int | None]] = []
-        # The number under which the commit can be asked for later.
-        self.number: str | None = None
-        # Documents as the server has them; and those that are likely to be read.
-        self._read_bodies: dict[str, str | None] = {}
-        self._wanted: set[str] = set()
-        # Where the rows of jobs are that were read.
-        self._places: dict[str, str] = {}
-        self.new_tables: dict[str, str] = {}
-        self._immediate = False
-        self._catalog: Catalog | None = None
-        self._catalog_version = 0
-        # How many questions are on the way: a mutation that waits for one does not wait for the world.
-        self.asking = 0
-
-    # Statements.
-
-    def _statement(self, name: str, *parameters: Any) -> Statement:
-        return Statement(self._shared.sql[name], parameters or None, name)
-
-    async def _ask(self, name: str, *parameters: Any) -> list[Any]:
-        """One question, after everything that is in the queue."""
-        if self.fault is not None:
-            # The server answers nothing any more in this transaction.
-            raise self.fault
-        return (await self._exchange(self._statement(name, *parameters)))[-1].rows
-
-    async def _exchange(self, *questions: Statement) -> list[Answer]:
-        """Sends the queue and the questions; checks what came of the queue, and returns the questions' answers."""
-        if self.lost is not None:
-            raise self.lost
-        queue, self._queue = self._queue, []
-        opening = [] if self._begun else self._opening()
-        number = [self._statement("transaction_id")] if queue and self.number is None else []
-        self._begun = True
-        self.asking += 1
-        try:
-            wire = await self._connect()
-            answers = await wire.run([*opening, *number, *(statement for statement, _ in queue), *questions])
-        except psycopg.Error as error:
-            raise self._lose(error) from error
-        finally:
-            self.asking -= 1
-        if opening:
-            self._check_catalog(answers[len(opening) - 1].rows[0][0])
-            answers = answers[len(opening) :]
-        if number:
-            self.number = answers.pop(0).rows[0][0]
-        for (statement, expected), answer in zip(queue, answers, strict=False):
-            if expected is not None and answer.changed != expected:
-                raise self._lose_step(statement, expected, answer.changed)
-        return answers[len(queue) :]
-
-    async def _connect(self) -> Wire:
-        async with self._connecting:
-            if self._wire is None:
-                self._wire = await self._pool.take()
-            return self._wire
-
-    def leave(self) -> None:
-        """Gives the connection back. If the transaction is still open, the server undoes it."""
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            self._pool.give(wire)
-
-    def _opening(self) -> list[Statement]:
-        shared = self._shared
-        idle_ms = str(shared.idle_ms if self._writable else shared.idle_read_ms)
-        begin = Statement(WRITING if self._writable else READING)
-        return [begin, self._statement("begin", idle_ms), self._statement("catalog_version")]
-
-    def _check_catalog(self, version: int) -> None:
-        self._catalog_version = version
-        if self._catalog is not None and self._catalog.version != version:
-            # It has written documents without the entries of an index that is new.
-            self._shared.catalog = None
-            self.lost = self._shared.overtaken()
-            raise self.lost
-        known = self._shared.catalog
-        self._catalog = known if known is not None and known.version == version else None
-
-    def _lose(self, error: psycopg.Error) -> DulyError:
-        """The server gives the whole transaction up at the first error."""
-        fault = translate(error, self._shared.where)
-        self.lost = self.lost or fault
-        self.fault = self.fault or cast("StoreError", fault)
-        return fault
-
-    def _overtaken(self) -> DulyError:
-        fault = self._shared.overtaken()
-        self.lost = self.lost or fault
-        self.fault = self.fault or cast("StoreError", fault)
-        return fault
-
-    def _lose_step(self, statement: Statement, expected: int, count: int) -> DulyError:
-        fault: DulyError = self._shared.overtaken()
-        # A job may have been reserved, and then cancelled by somebody before this transaction began.
-        if not statement.name.startswith("job_update"):
-            fault = StoreError(
-                f"the database {self._shared.where} is not as duly left it: {statement.name} changed {count} of "
-                f"{expected} rows; was it changed by hand? Index entries must be in step with the documents"
-            )
-        self.lost = self.lost or fault
-        self.fault = self.fault or cast("StoreError", fault)
-        return fault
-
-    async def _aside(self, *statements: Statement) -> list[Answer]:
-        """Questions in a transaction of their own, not serializable, on another connection: they leave no traces that
-        others could conflict with, and what they find is newer than what this transaction sees."""
-        self.asking += 1
-        try:
-            return await self._shared.aside(statements)
-        finally:
-            self.asking -= 1
-
-    # Ending.
-
-    async def push(self) -> None:
-        await super().push()
-        if self._queue:
-            await self._exchange()
-        self._read_bodies.clear()
-
-    async def commit(self) -> bool:
-        """Whether it is committed; if not, the answer got lost: ask what became of `number`.
-
-        Raises:
-            ConflictError, StoreError: It is not.
-        """
-        if not self._begun:
-            if self._catalog is None:
-                return True
-            await self._exchange()  # is what it took for granted so?
-        wire = await self._connect()
-        try:
-            await wire.run([Statement("COMMIT")])
-        except psycopg.Error as error:
-            if is_connection_lost(error) and self.number is not None:
-                return False
-            raise self._lose(error) from error
-        return True
-
-    # Handing over.
-
-    def _enqueue(self, text: str, *parameters: Any) -> None:
-        self._queue.append((Statement(text, parameters or None), None))
-
-    def _change_rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        if not rows:
-            return
-        if name == "job_update":
-            self._update_jobs(rows)
-            return
-        if name.startswith("document"):
-            self._read_bodies.update((row[0], row[1] if len(row) > 1 else None) for row in rows)
-        self._put_in_queue(name, rows)
-
-    def _put_in_queue(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        self._queue.append((self._statement(name, *columns), len(rows)))
-
-    def _insert_jobs(self, jobs: list[Job]) -> None:
-        self._put_in_queue("job_insert", jobs)
-
-    def _update_jobs(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        placed: list[tuple[Any, ...]] = []
-        moved: list[tuple[Any, ...]] = []
-        for row in rows:
-            # Once: the row that is written now will be elsewhere.
-            place = self._places.pop(row[0], None)
-            if place is None:
-                moved.append(row)
-            else:
-                placed.append((*row, place))
-        if placed:
-            self._put_in_queue("job_update", placed)
-        if moved:
-            self._put_in_queue("job_update_by_id", moved)
-
-    def _insert_tables(self, tables: dict[str, str]) -> None:
-        self._queue.append((self._statement("tables_insert", list(tables), list(tables.values())), None))
-        self.new_tables.update(tables)
-
-    def _open_savepoint(self, level: int) -> None:
-        self._enqueue(f"SAVEPOINT s{level}")
-
-    def _release_savepoint(self, level: int) -> None:
-        self._enqueue(f"RELEASE s{level}")
-
-    def _undo_savepoint(self, level: int) -> None:
-        self._enqueue(f"ROLLBACK TO s{level}")
-        self._enqueue(f"RELEASE s{level}")
-        # What was remembered since may be undone with it.
-        self._read_bodies.clear()
-        self._places.clear()
-        self._catalog = None
-        self.new_tables.clear()
-        self._immediate = False
+class PostgreSQLTransaction(Exchange):
+    """A transaction with all its verbs."""
 
     # Documents.
 

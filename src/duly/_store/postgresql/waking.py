@@ -23,6 +23,8 @@ from duly.errors import DulyError
 __all__ = ["Waking", "channel_of", "token"]
 
 _POLL_S = 1.0
+_PRUNE_POLLS = 60
+_TOKENS_S = 600
 _RECONNECT_S = 1.0
 _REAL = SystemClock()
 """Other processes are in the real world, also in a test that stops time."""
@@ -55,6 +57,7 @@ class Waking:
         self._unsent: dict[Topic, float | None] = {}
         self._sender: asyncio.Task[None] | None = None
         self._glance = asyncio.Event()
+        self._polls = 0
         self._polled: dict[Topic, float | None] = {}
         # The ids of the other workers, as of the last poll.
         self.others: str | None = None
@@ -158,6 +161,9 @@ class Waking:
             if due is not None and (due != self._polled.get(topic) or due <= now):
                 self._signal.notify(topic, due)
             self._polled[topic] = due
+        self._polls += 1
+        if self._polls % _PRUNE_POLLS == 0:
+            await self._ask([Statement(shared.sql["commits_prune"], (shared.token_time(_TOKENS_S),))])
         if others != self.others:
             self.others = others
             self._signal.notify("upkeep")

@@ -50,6 +50,8 @@ class SQLiteStore:
         migrations: The schema's versions, for tests of migrating.
     """
 
+    body_s = 0.0
+
     def __init__(self, path: Path | None, clock: Clock, migrations: Sequence[str] | None = None) -> None:
         self._path = path
         self._clock = clock

@@ -82,6 +82,14 @@ CREATE INDEX scheduled_functions_completed ON {schema}.scheduled_functions (comp
 CREATE INDEX scheduled_functions_unusual ON {schema}.scheduled_functions (state, id)
   WHERE state IN ('inProgress', 'failed', 'canceled');
 
+-- Transactions of the last minutes, for whoever lost the answer to a commit: it inserts the same token, void. Either it is
+-- the first, and the transaction has not been committed and never will be; or it finds the token there. (The number of a
+-- transaction is no proof: after a crash the server gives it again to another.) A token begins with the time.
+CREATE TABLE {schema}.commits (
+  token text COLLATE "C" PRIMARY KEY,
+  void boolean NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+
 -- Processes that run scheduled functions: until when each is to be taken for alive, and which functions it has, by
 -- path, with the fingerprint of their signature.
 CREATE TABLE {schema}.workers (
