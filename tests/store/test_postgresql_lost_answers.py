@@ -2,17 +2,21 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import psycopg
 import pytest
 
+import duly
 from duly._ground.clock import SystemClock
 from duly._store.open import make_store
 from duly._store.port import Store, Transaction
+from duly._store.postgresql import store as postgresql_store
 from duly._store.postgresql.wire import Answer, Statement, Wire
 from duly.errors import StoreUnavailableError
 from tests import postgres
 from tests.proxy import Proxy
+from tests.support import eventually
 
 ID = "0" * 32
 
@@ -40,20 +44,27 @@ async def is_there(store: Store) -> bool:
     return await store.read(lambda tx: tx.get_document(ID)) is not None
 
 
-def at_the_commit(monkeypatch: pytest.MonkeyPatch, before: Callable[[], None], after: Callable[[], None]) -> None:
-    """Calls something before, and something after the first commit is sent."""
+def at_the_commit(
+    monkeypatch: pytest.MonkeyPatch, *, before: Callable[[], None], after: Callable[[], None], since: str
+) -> None:
+    """Calls something before and after the first commit that follows a statement; its answer never arrives."""
     run = Wire.run
-    commits = iter([True])
+    follows: set[Wire] = set()
+    happened = asyncio.Event()
 
     async def run_with_trouble(wire: Wire, statements: Sequence[Statement]) -> list[Answer]:
-        if statements[0].text != "COMMIT" or not next(commits, False):
-            return await run(wire, statements)
+        if statements[0].text != "COMMIT" or wire not in follows or happened.is_set():
+            answers = await run(wire, statements)
+            if since in [statement.name for statement in statements]:
+                follows.add(wire)
+            return answers
+        happened.set()
         await asyncio.to_thread(before)
         answers = await run(wire, statements)
         await asyncio.to_thread(after)
-        # The connection is gone by now, and with it the answer.
+        wire.break_off()
         await run(wire, [Statement("SELECT 1")])
-        return answers
+        raise AssertionError("it has an answer")
 
     monkeypatch.setattr(Wire, "run", run_with_trouble)
 
@@ -61,10 +72,15 @@ def at_the_commit(monkeypatch: pytest.MonkeyPatch, before: Callable[[], None], a
 def nothing() -> None: ...
 
 
+async def opened(url: str) -> Store:
+    store = make_store(url, SystemClock())
+    await store.open([])
+    return store
+
+
 async def test_T2_a_commit_whose_answer_is_lost_is_found_out_and_not_made_again(postgresql_url: str) -> None:
     with Proxy(postgresql_url) as proxy:
-        store = make_store(proxy.url(), SystemClock())
-        await store.open([])
+        store = await opened(proxy.url())
         writer = Writer()
         fault = proxy.lose_answer_to(b"COMMIT")
         assert await store.transact(writer) == "done"
@@ -74,38 +90,83 @@ async def test_T2_a_commit_whose_answer_is_lost_is_found_out_and_not_made_again(
         await store.close()
 
 
-async def test_T2_a_number_that_a_crash_has_given_to_another_transaction_is_not_taken_for_ours(
+async def test_T2_a_server_that_dies_before_a_commit_does_not_take_anothers_for_it(
     server: postgres.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = server.create_database("crash")
     postgres.prepare(url)
-    store = make_store(url, SystemClock())
-    await store.open([])
+    store = await opened(url)
 
     def crash() -> None:
         server.restart_immediately()
         with psycopg.connect(url, autocommit=True) as other:
-            for _ in range(5):
+            for _ in range(5):  # one of these has the number that ours had
                 other.execute("SELECT pg_current_xact_id()")
 
-    at_the_commit(monkeypatch, crash, nothing)
-    with pytest.raises(StoreUnavailableError, match="can't be told whether it took effect"):
-        await store.transact(Writer())
-    assert not await is_there(store)
+    at_the_commit(monkeypatch, before=crash, after=nothing, since="commit_sign")
+    writer = Writer()
+    assert await store.transact(writer) == "done"
+    assert writer.runs == 2
+    assert await is_there(store)
     await store.close()
 
 
-async def test_T2_what_may_have_been_committed_before_a_crash_is_not_run_again(
+async def test_T2_what_was_committed_before_a_crash_is_not_run_again(
     server: postgres.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = server.create_database("crash")
     postgres.prepare(url)
-    store = make_store(url, SystemClock())
-    await store.open([])
-    at_the_commit(monkeypatch, nothing, server.restart_immediately)
+    store = await opened(url)
+    at_the_commit(monkeypatch, before=nothing, after=server.restart_immediately, since="commit_sign")
     writer = Writer()
-    with pytest.raises(StoreUnavailableError, match="can't be told whether it took effect"):
-        await store.transact(writer)
+    assert await store.transact(writer) == "done"
     assert writer.runs == 1
     assert await is_there(store)
     await store.close()
+
+
+async def test_T2_where_nobody_can_tell_it_is_said_and_not_run_again(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_store, "_RESOLVE_S", 0.2)
+    with Proxy(postgresql_url) as proxy:
+        store = await opened(proxy.url())
+        at_the_commit(monkeypatch, before=nothing, after=proxy.cut, since="commit_sign")
+        writer = Writer()
+        with pytest.raises(StoreUnavailableError, match="can't be told whether it took effect"):
+            await store.transact(writer)
+        proxy.heal()
+        assert writer.runs == 1
+        assert await is_there(store)
+        await store.close()
+
+
+calls: list[str] = []
+
+
+@duly.internal_action
+async def note(ctx: duly.ActionCtx) -> None:
+    calls.append("note")
+
+
+@duly.query
+async def state_of(ctx: duly.QueryCtx, job_id: str) -> str:
+    job: Any = await ctx.db.system.get(job_id)
+    kind: str = job["state"]["kind"]
+    return kind
+
+
+async def test_A1_an_action_whose_claim_lost_its_answer_runs_once(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls.clear()
+    at_the_commit(monkeypatch, before=nothing, after=nothing, since="job_update")
+    app = duly.App(__name__, database=postgresql_url)
+    async with app:
+        job_id = await app.scheduler.run_after(0, note)
+
+        async def succeeded() -> bool:
+            return await app.query(state_of, job_id) == "success"
+
+        await eventually(succeeded)
+    assert calls == ["note"]
