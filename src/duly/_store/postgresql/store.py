@@ -22,13 +22,15 @@ from duly._model.schema import Table, index_key
 from duly._store.port import Lease, Position, StoredIndex, Topic, Transaction
 from duly._store.postgresql.address import Address
 from duly._store.postgresql.clock import DatabaseClock
+from duly._store.postgresql.drivers import Driver
+from duly._store.postgresql.enlisted import EnlistedTransaction
 from duly._store.postgresql.faults import is_connection_lost, translate
 from duly._store.postgresql.lease import PostgreSQLLease
 from duly._store.postgresql.pool import Pool
 from duly._store.postgresql.schema import check_version, migrate
 from duly._store.postgresql.shared import Shared
 from duly._store.postgresql.transaction import PostgreSQLTransaction
-from duly._store.postgresql.waking import Waking
+from duly._store.postgresql.waking import Waking, channel_of
 from duly._store.postgresql.wire import Answer, Statement
 from duly._store.requests import Request
 from duly._store.signal import Signal
@@ -384,6 +386,11 @@ class PostgreSQLStore:
                     "whether it took effect; look before you try again"
                 )
             await SystemClock().sleep(_RESOLVE_PAUSE_S)
+
+    def enlist(self, driver: Driver) -> EnlistedTransaction:
+        """A transaction that somebody else has begun, and will end. The store need not be open."""
+        channel = channel_of(self._address.schema)
+        return EnlistedTransaction(driver, self._shared.sql, channel, self._clock, follow=self._follow)
 
     # Waking.
 
