@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from duly.errors import StoreError
 
@@ -39,22 +39,30 @@ class Address:
         """
         try:
             parts = urlsplit(url)
-            port = parts.port
         except ValueError as error:
             raise StoreError(f"the database URL is not understood: {error}; {_FORM}") from None
-        options = dict(parse_qsl(parts.query, keep_blank_values=True))
-        schema = options.pop("schema", "duly")
+        # What is libpq's goes there as it was written: it reads some signs otherwise than a browser does.
+        theirs: list[str] = []
+        ours: dict[str, str] = {}
+        for option in filter(None, parts.query.split("&")):
+            name, _, value = option.partition("=")
+            if name in ("schema", "pool"):
+                ours[name] = unquote(value)
+            else:
+                theirs.append(option)
+        schema = ours.get("schema", "duly")
         if not _SCHEMA.fullmatch(schema) or schema.startswith("pg_"):
             raise StoreError(
                 f"schema={schema!r} in the database URL is no name for duly's PostgreSQL schema; it has up to 31 small "
                 "letters, digits and underscores, and begins with a letter"
             )
-        text = options.pop("pool", str(_POOL_DEFAULT))
+        text = ours.get("pool", str(_POOL_DEFAULT))
         if not text.isdecimal() or int(text) < _POOL_MIN:
             raise StoreError(f"pool={text!r} in the database URL is no number of connections; give {_POOL_MIN} or more")
-        conninfo = urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(options), ""))
-        host = f"{parts.hostname or ''}{f':{port}' if port else ''}"
-        return cls(conninfo, f"postgresql://{host}{parts.path}", schema, int(text))
+        conninfo = f"postgresql://{parts.netloc}{parts.path}{'?' if theirs else ''}{'&'.join(theirs)}"
+        # One host or several, each with its port or without.
+        hosts = parts.netloc.rpartition("@")[2]
+        return cls(conninfo, f"postgresql://{hosts}{parts.path}", schema, int(text))
 
 
 _FORM = "it is of the form postgresql://user:password@host:5432/name"

@@ -173,7 +173,7 @@ class Exchange(BufferedTransaction):
         self.token = token
 
     async def commit(self) -> bool:
-        """Whether it is committed; if not, the answer got lost: ask what became of `token`.
+        """Whether it is committed; if not, the answer got lost: ask what became of `token`, if it has one.
 
         Raises:
             ConflictError, StoreError: It is not.
@@ -186,7 +186,7 @@ class Exchange(BufferedTransaction):
         try:
             await wire.run([Statement("COMMIT")])
         except psycopg.Error as error:
-            if is_connection_lost(error) and self.token is not None:
+            if is_connection_lost(error) and self.wrote:
                 return False
             raise self._lose(error) from error
         return True

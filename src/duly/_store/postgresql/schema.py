@@ -27,7 +27,8 @@ async def migrate(address: Address, migrations: Sequence[str]) -> tuple[int, int
     """
     where = f"the database {address.where}"
     try:
-        connection = await AsyncConnection.connect(address.conninfo, prepare_threshold=None, **KEEPALIVE)
+        options = {name: value for name, value in KEEPALIVE.items() if f"{name}=" not in address.conninfo}
+        connection = await AsyncConnection.connect(address.conninfo, prepare_threshold=None, **options)
         async with connection, connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
             # A role that may not make schemas is enough if somebody has made it.

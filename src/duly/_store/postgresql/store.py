@@ -328,10 +328,11 @@ class PostgreSQLStore:
                 if self._clock.monotonic() - started > _GROUP_S:
                     break
             if tx.wrote and not claims:
-                # (What claims due jobs need not be told apart: once it is committed, they are not due any more.)
+                # (What claims due jobs needs none: who claimed them looks which are its own.)
                 tx.sign(self._shared.new_token())
             await tx.push()  # everything is written, and checked; what is left is the commit
-            if not await tx.commit() and not await self._resolve(cast("str", tx.token)):
+            committed = await tx.commit() or await self._resolve(tx.token)
+            if committed is False:
                 raise StoreUnavailableError("the connection was lost before the commit")
         except psycopg.Error as error:
             raise translate(error, self._shared.where) from error
@@ -340,7 +341,10 @@ class PostgreSQLStore:
         self._shared.tables.update(tx.new_tables)
         self._waking.tell(tx.made_work)
         for request in group[:number]:
-            if request in failed:
+            if committed is None:
+                # Nor is it run again: what has taken effect would take it twice.
+                request.fail(self._in_doubt())
+            elif request in failed:
                 request.fail(failed[request])
             else:
                 request.succeed()
@@ -365,15 +369,14 @@ class PostgreSQLStore:
             return error
         return None
 
-    async def _resolve(self, token: str) -> bool:
-        """Whether a transaction was committed whose answer got lost (rule T2).
-
-        Raises:
-            StoreUnavailableError: Nobody could say, for half a minute.
-        """
+    async def _resolve(self, token: str | None) -> bool | None:
+        """Whether a transaction was committed whose answer got lost (rule T2); None if nobody can tell, or could for half
+        a minute."""
+        self._pool.forget_idle()
+        if token is None:
+            return None
         deadline = self._clock.monotonic() + _RESOLVE_S
         sql = self._shared.sql
-        self._pool.forget_idle()
         while True:
             with contextlib.suppress(StoreError):
                 answers = await self._aside(
@@ -381,11 +384,14 @@ class PostgreSQLStore:
                 )
                 return not answers[1].rows[0][0]
             if self._clock.monotonic() > deadline:
-                raise StoreUnavailableError(
-                    f"the connection to {self._shared.where} was lost in the middle of a commit, and it can't be told "
-                    "whether it took effect; look before you try again"
-                )
+                return None
             await SystemClock().sleep(_RESOLVE_PAUSE_S)
+
+    def _in_doubt(self) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"the connection to {self._shared.where} was lost in the middle of a commit, and it can't be told whether "
+            "it took effect; look before you try again"
+        )
 
     def enlist(self, driver: Driver) -> EnlistedTransaction:
         """A transaction that somebody else has begun, and will end. The store need not be open."""

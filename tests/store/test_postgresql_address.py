@@ -1,0 +1,38 @@
+"""What database URLs of PostgreSQL say."""
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from duly._store.postgresql.address import Address
+from duly.errors import StoreError
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql://ann:p%40ss@db.example.com:5433/shop", {"host": "db.example.com", "port": "5433"}),
+        ("postgresql://db1,db2:5433/shop?target_session_attrs=read-write", {"host": "db1,db2", "port": ",5433"}),
+        ("postgresql:///shop?host=/run/postgresql", {"host": "/run/postgresql"}),
+        ("postgresql://[::1]:5433/shop", {"host": "::1", "port": "5433"}),
+        ("postgres://db/shop?schema=a&options=-c%20jit%3Doff&pool=9", {"options": "-c jit=off"}),
+        ("postgresql://db/shop?application_name=a+b", {"application_name": "a+b"}),
+    ],
+)
+def test_libpq_gets_the_url_as_it_was_written(url: str, expected: dict[str, str]) -> None:
+    told = conninfo_to_dict(Address.parse(url).conninfo)
+    assert told | expected == told
+    assert told["dbname"] == "shop"
+    assert not {"schema", "pool"} & told.keys()
+
+
+def test_a_url_tells_the_schema_and_the_size_of_the_pool() -> None:
+    address = Address.parse("postgresql://ann:secret@db1,db2/shop?schema=office&pool=20")
+    assert (address.schema, address.pool) == ("office", 20)
+    assert address.where == "postgresql://db1,db2/shop"
+    assert (Address.parse("postgresql://db/shop").schema, Address.parse("postgresql://db/shop").pool) == ("duly", 8)
+
+
+@pytest.mark.parametrize("option", ["schema=", "schema=a-b", "schema=pg_a", "pool=4", "pool=many", "pool=", "schema=A"])
+def test_an_option_that_makes_no_sense_is_refused(option: str) -> None:
+    with pytest.raises(StoreError, match=r"in the database URL is no"):
+        Address.parse(f"postgresql://db/shop?{option}")

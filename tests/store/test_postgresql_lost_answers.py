@@ -1,0 +1,172 @@
+"""Commits on PostgreSQL whose answer got lost: what became of them is found out, or said to be in doubt (rule T2)."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import psycopg
+import pytest
+
+import duly
+from duly._ground.clock import SystemClock
+from duly._store.open import make_store
+from duly._store.port import Store, Transaction
+from duly._store.postgresql import store as postgresql_store
+from duly._store.postgresql.wire import Answer, Statement, Wire
+from duly.errors import StoreUnavailableError
+from tests import postgres
+from tests.proxy import Proxy
+from tests.support import eventually
+
+ID = "0" * 32
+
+
+@pytest.fixture
+def server() -> Iterator[postgres.Server]:
+    """One of its own, to be killed."""
+    with postgres.Server.start(durable=True) as started:
+        yield started
+
+
+class Writer:
+    """Inserts a document, and counts how often it was asked to."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    async def __call__(self, tx: Transaction) -> str:
+        self.runs += 1
+        await tx.insert_document(ID, "{}")
+        return "done"
+
+
+async def is_there(store: Store) -> bool:
+    return await store.read(lambda tx: tx.get_document(ID)) is not None
+
+
+def at_the_commit(
+    monkeypatch: pytest.MonkeyPatch, *, before: Callable[[], None], after: Callable[[], None], since: str
+) -> None:
+    """Calls something before and after the first commit that follows a statement; its answer never arrives."""
+    run = Wire.run
+    follows: set[Wire] = set()
+    happened = asyncio.Event()
+
+    async def run_with_trouble(wire: Wire, statements: Sequence[Statement]) -> list[Answer]:
+        if statements[0].text != "COMMIT" or wire not in follows or happened.is_set():
+            answers = await run(wire, statements)
+            if since in [statement.name for statement in statements]:
+                follows.add(wire)
+            return answers
+        happened.set()
+        await asyncio.to_thread(before)
+        answers = await run(wire, statements)
+        await asyncio.to_thread(after)
+        wire.break_off()
+        await run(wire, [Statement("SELECT 1")])
+        raise AssertionError("it has an answer")
+
+    monkeypatch.setattr(Wire, "run", run_with_trouble)
+
+
+def nothing() -> None: ...
+
+
+async def opened(url: str) -> Store:
+    store = make_store(url, SystemClock())
+    await store.open([])
+    return store
+
+
+async def test_T2_a_commit_whose_answer_is_lost_is_found_out_and_not_made_again(postgresql_url: str) -> None:
+    with Proxy(postgresql_url) as proxy:
+        store = await opened(proxy.url())
+        writer = Writer()
+        fault = proxy.lose_answer_to(b"COMMIT")
+        assert await store.transact(writer) == "done"
+        assert fault.happened.is_set()
+        assert writer.runs == 1
+        assert await is_there(store)
+        await store.close()
+
+
+async def test_T2_a_server_that_dies_before_a_commit_does_not_take_anothers_for_it(
+    server: postgres.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = server.create_database("crash")
+    postgres.prepare(url)
+    store = await opened(url)
+
+    def crash() -> None:
+        server.restart_immediately()
+        with psycopg.connect(url, autocommit=True) as other:
+            for _ in range(5):  # one of these has the number that ours had
+                other.execute("SELECT pg_current_xact_id()")
+
+    at_the_commit(monkeypatch, before=crash, after=nothing, since="commit_sign")
+    writer = Writer()
+    assert await store.transact(writer) == "done"
+    assert writer.runs == 2
+    assert await is_there(store)
+    await store.close()
+
+
+async def test_T2_what_was_committed_before_a_crash_is_not_run_again(
+    server: postgres.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = server.create_database("crash")
+    postgres.prepare(url)
+    store = await opened(url)
+    at_the_commit(monkeypatch, before=nothing, after=server.restart_immediately, since="commit_sign")
+    writer = Writer()
+    assert await store.transact(writer) == "done"
+    assert writer.runs == 1
+    assert await is_there(store)
+    await store.close()
+
+
+async def test_T2_where_nobody_can_tell_it_is_said_and_not_run_again(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_store, "_RESOLVE_S", 0.2)
+    with Proxy(postgresql_url) as proxy:
+        store = await opened(proxy.url())
+        at_the_commit(monkeypatch, before=nothing, after=proxy.cut, since="commit_sign")
+        writer = Writer()
+        with pytest.raises(StoreUnavailableError, match="can't be told whether it took effect"):
+            await store.transact(writer)
+        proxy.heal()
+        assert writer.runs == 1
+        assert await is_there(store)
+        await store.close()
+
+
+calls: list[str] = []
+
+
+@duly.internal_action
+async def note(ctx: duly.ActionCtx) -> None:
+    calls.append("note")
+
+
+@duly.query
+async def state_of(ctx: duly.QueryCtx, job_id: str) -> str:
+    job: Any = await ctx.db.system.get(job_id)
+    kind: str = job["state"]["kind"]
+    return kind
+
+
+async def test_A1_an_action_whose_claim_lost_its_answer_runs_once(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls.clear()
+    at_the_commit(monkeypatch, before=nothing, after=nothing, since="job_update")
+    app = duly.App(__name__, database=postgresql_url)
+    async with app:
+        job_id = await app.scheduler.run_after(0, note)
+
+        async def succeeded() -> bool:
+            return await app.query(state_of, job_id) == "success"
+
+        await eventually(succeeded)
+    assert calls == ["note"]
