@@ -1,4 +1,4 @@
-"""`docs/operations.md` from its first line to its last: every block of SQL and every command, in order, as its roles."""
+"""`docs/operations.md` from its first line to its last: every statement and every command, in order, as its roles."""
 
 import asyncio
 import os
@@ -57,7 +57,7 @@ class Site:
         return self.translated(f"postgresql://{role}:{ROLES[role]}@db.example.com/{database}")
 
     def run_sql(self, role: str, script: str) -> None:
-        """One statement after the other, each by itself. `CREATE` and `GRANT` of what is not there yet: on the server."""
+        """One statement after the other; on the server, as long as the database is not there."""
         url = self.url(role)
         with suppress(psycopg.OperationalError):
             self._run_sql(url, script)
@@ -179,8 +179,7 @@ async def test_every_command_and_every_statement_of_the_page_works_as_written(si
                 assert line.startswith("$ "), f"a line of a console block is no command: {line}"
                 await terminal.run(line.removeprefix("$ "))
                 if " run " in line:
-                    worker = terminal.background[0]
-                    await eventually(lambda: worker.has_printed("Dear customer, thank you for ['tea']"))
+                    await eventually(lambda: terminal.background[0].has_printed("Dear customer, thank you for ['tea']"))
     finally:
         terminal.end()
     assert "shop:archive_order" in terminal.output["jobs"]
@@ -284,5 +283,5 @@ async def test_the_readers_role_can_not_write(site: Site) -> None:
     reader = duly.App(__name__, database=site.url("shop_reader"))
     async with reader.client():
         assert await reader.query(states) == []
-        with pytest.raises(duly.errors.StoreError, match="docs/operations.md"):
+        with pytest.raises(duly.errors.StoreError, match=r"docs/operations\.md"):
             await reader.scheduler.run_after(0, act, name="refused")

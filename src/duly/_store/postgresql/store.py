@@ -370,10 +370,7 @@ class PostgreSQLStore:
         return None
 
     async def _resolve(self, token: str | None) -> bool | None:
-        """Whether a transaction was committed whose answer got lost (rule T2).
-
-        None if nobody could tell for half a minute; or for now, without a token.
-        """
+        """Whether a transaction was committed whose answer got lost (rule T2); None if that can't be told."""
         self._pool.forget_idle()
         if token is None:
             return None
