@@ -127,7 +127,7 @@ class Terminal:
 
     async def run(self, line: str) -> None:
         line = self._site.translated(line)
-        words = shlex.split(line)
+        words = shlex.split(line, comments=True)
         match words:
             case ["pip", *_]:
                 return  # the environment of these tests has it

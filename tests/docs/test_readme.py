@@ -41,22 +41,29 @@ ORDERS = 40
 DAY_MS = 24 * 60 * 60 * 1_000
 
 
-async def test_the_commands_of_the_readme_work_as_written(tmp_path: Path) -> None:
+async def test_the_commands_of_the_readme_work_as_written(tmp_path: Path, postgresql_url: str) -> None:
     readme.write_files(tmp_path)
     outputs: dict[str, str] = {}
+    database: list[str] = []
     background: list[Background] = []
     try:
         for command in readme.commands():
             match command:
-                case ["pip", "install", "."] | ["make", _]:
+                case ["pip", "install", "." | ".[postgresql]"] | ["make", _]:
                     continue  # the environment of these tests is made by the latter
+                case ["export", setting]:
+                    assert setting.startswith("DULY_DATABASE_URL=postgresql://")
+                    database = ["--database", postgresql_url]
+                case ["duly", "worker", _]:
+                    background.append(Background(tmp_path, *DULY, *command[1:], *database))
+                    await eventually(lambda: background[-1].has_printed("runs shop:app on postgresql://"))
                 case ["duly", "dev", _]:
                     background.append(Background(tmp_path, *DULY, *command[1:]))
                 case ["duly", "run", *_]:
                     outputs["run"] = readme.run(tmp_path, *DULY, *command[1:])
                     await eventually(lambda: background[0].has_printed("Dear customer, thank you for ['tea']"))
                 case ["duly", name, *_]:
-                    outputs[name] = readme.run(tmp_path, *DULY, *command[1:])
+                    outputs[name] = readme.run(tmp_path, *DULY, *command[1:], *database)
                 case _:
                     pytest.fail(f"README.md gives a command that is not tested: {command}")
     finally:
@@ -65,6 +72,7 @@ async def test_the_commands_of_the_readme_work_as_written(tmp_path: Path) -> Non
     assert re.fullmatch(r'"[0-9a-z]{32}"\n', outputs["run"])
     assert "shop:send_confirmation" in outputs["jobs"]
     assert "shop:archive_order" in outputs["jobs"]
+    assert "schema version" in outputs["migrate"]
 
 
 async def test_the_worker_command_of_the_readme_runs_what_was_scheduled_before(tmp_path: Path) -> None:

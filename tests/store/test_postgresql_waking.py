@@ -1,0 +1,52 @@
+"""Workers on PostgreSQL whose notifications get lost, as behind a pooler."""
+
+from functools import partial
+
+import pytest
+
+from duly._ground.clock import SystemClock
+from duly._model.job import JobKind
+from duly._store.open import make_store
+from duly._store.port import Store, Topic
+from duly._store.postgresql.waking import Waking
+from tests.store.rows import add_jobs, new_job
+from tests.support import eventually
+
+
+async def noticed(store: Store, topic: Topic, before: int) -> bool:
+    return store.version(topic) > before
+
+
+async def test_S8_without_notifications_a_commit_elsewhere_is_noticed_by_the_poll(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(waking: Waking, payload: str) -> None: ...
+
+    monkeypatch.setattr(Waking, "_receive", lose)
+    worker, client = (make_store(postgresql_url, SystemClock()) for _ in range(2))
+    await worker.open([])
+    await client.open([])
+    lease = await worker.register_worker("one", 10, {})
+    now = SystemClock().now_ms()
+    commits: list[tuple[JobKind, float]] = [
+        ("mutation", now + 60_000),
+        ("action", now + 60_000),
+        ("mutation", now + 30_000),
+    ]
+    for topic, due in commits:
+        before = worker.version(topic)
+        await add_jobs(client, new_job(kind=topic, due=due))
+        await eventually(partial(noticed, worker, topic, before), deadline_s=5)
+    await worker.unregister_worker("one")
+    lease.release()
+    await worker.close()
+    await client.close()
+
+
+async def test_T2_a_commit_waits_for_the_disk_though_the_database_says_otherwise(postgresql_url: str) -> None:
+    separator = "&" if "?" in postgresql_url else "?"
+    store = make_store(f"{postgresql_url}{separator}options=-c%20synchronous_commit%3Doff", SystemClock())
+    await store.open([])
+    told = await store.transact(lambda tx: tx.sql("SELECT current_setting('synchronous_commit') AS told", ()))
+    assert told == [{"told": "on"}]
+    await store.close()
