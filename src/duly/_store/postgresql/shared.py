@@ -60,6 +60,8 @@ class Shared:
         # This process as a worker, if it is one.
         self.worker = ""
         self.lease_ms = 10_000.0
+        # As of the last poll, and nobody has told of any since.
+        self.nothing_parked = False
         self.catalog: Catalog | None = None
         self.tables: dict[str, str] = {}
 

@@ -239,6 +239,8 @@ class PostgreSQLTransaction(Exchange):
 
     async def parked_names(self) -> list[tuple[str, str, float]]:
         if self._claims:
+            if self._shared.nothing_parked:
+                return []
             return (await self._aside(self._statement("parked_names")))[0].rows
         return await self._scan("parked_names")
 

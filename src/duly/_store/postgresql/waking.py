@@ -67,7 +67,7 @@ class Waking:
     def tell(self, made_work: dict[Topic, float | None]) -> None:
         """After a commit: wakes our own sleepers, and soon those of others."""
         for topic, due in made_work.items():
-            self._signal.notify(topic, due)
+            self._notify(topic, due)
             if self._shared.worker and self.others is None and topic != "upkeep":
                 continue  # there is nobody
             earliest = self._unsent.get(topic, due)
@@ -130,11 +130,16 @@ class Waking:
                 self._glance.set()
             if topic is not None:
                 with contextlib.suppress(ValueError):
-                    self._signal.notify(topic, float(token[1:]) if token[1:] else None)
+                    self._notify(topic, float(token[1:]) if token[1:] else None)
+
+    def _notify(self, topic: Topic, due: float | None) -> None:
+        if due is None:
+            self._shared.nothing_parked = False  # as after a job was parked
+        self._signal.notify(topic, due)
 
     def _look_everywhere(self) -> None:
         for topic in _TOPICS.values():
-            self._signal.notify(topic)
+            self._notify(topic, None)
 
     async def _poll(self) -> None:
         while True:
@@ -155,7 +160,10 @@ class Waking:
         shared = self._shared
         now = shared.clock.now_ms()
         answers = await self._ask([Statement(shared.sql["poll"], (now, shared.worker))])
-        mutation, action, others = answers[0].rows[0]
+        mutation, action, parked, others = answers[0].rows[0]
+        if parked and shared.nothing_parked:
+            self._look_everywhere()
+        shared.nothing_parked = not parked
         found: dict[Topic, Any] = {"mutation": mutation, "action": action}
         for topic, due in found.items():
             if due is not None and (due != self._polled.get(topic) or due <= now):
