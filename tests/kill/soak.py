@@ -73,7 +73,7 @@ async def strike_many(
     with tempfile.TemporaryDirectory(prefix="duly-soak-") as name:
         seed = chance.randrange(1 << 30)
         report = await workers_in_trouble(through or url, Path(name), strike, strikes=strikes, seed=seed)
-    slowest = sorted(report.recoveries)[-1]
+    slowest = max(report.recoveries)
     print(
         f"{kind}: {report.strikes} times, {report.entries:,} mutations, {report.actions:,} actions, "
         f"{report.interrupted:,} of them interrupted; work went on after {slowest:.2f} s at most: all promises kept",
