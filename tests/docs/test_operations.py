@@ -20,6 +20,7 @@ import pytest
 from psycopg import sql
 
 import duly
+from duly._store.transfer import export_to
 from tests import postgres
 from tests.docs import readme
 from tests.docs.readme import ROOT, Background
@@ -38,14 +39,14 @@ class Site:
         self.folder = folder
         self._own = os.environ.get("PYTEST_XDIST_WORKER", "alone")
         self.names = [self.named(name) for name in ("shop", "shop_restored")]
-        self.roles = [self.named(name) for name in ROLES if name.startswith("shop_")]
+        self.roles = [self.named(name) for name in (*ROLES, "shop_seller") if name.startswith("shop_")]
 
     def named(self, name: str) -> str:
         return f"duly_{name}_{self._own}"
 
     def translated(self, text: str) -> str:
         """With our own names in it, and the address of our server."""
-        text = re.sub(r"\bshop_(?:owner|app|reader|restored)\b", lambda found: self.named(found[0]), text)
+        text = re.sub(r"\bshop_(?:owner|app|reader|seller|restored)\b", lambda found: self.named(found[0]), text)
         text = re.sub(r"(DATABASE |example\.com/)shop\b", rf"\1{self.named('shop')}", text)
         superuser = self.server.rpartition("@")[0]
         text = text.replace("postgresql://postgres@", f"{superuser}@")
@@ -285,3 +286,26 @@ async def test_the_readers_role_can_not_write(site: Site) -> None:
         assert await reader.query(states) == []
         with pytest.raises(duly.errors.StoreError, match=r"docs/operations\.md"):
             await reader.scheduler.run_after(0, act, name="refused")
+        lines: list[bytes] = []
+        assert reader._store is not None
+        await export_to(lines.append, reader._store)
+        assert len(lines) > 1
+
+
+async def test_who_only_enlists_needs_no_more_than_the_page_says(site: Site) -> None:
+    await asyncio.to_thread(set_up, site)
+    await asyncio.to_thread(site.run_sql, "the superuser", "CREATE ROLE shop_seller LOGIN PASSWORD 'secret4';")
+    grants = (
+        "GRANT USAGE ON SCHEMA duly TO shop_seller;\n"
+        "GRANT SELECT, INSERT, UPDATE ON duly.scheduled_functions TO shop_seller;"
+    )
+    await asyncio.to_thread(site.run_sql, "shop_owner", grants)
+    url = site.url("shop_app").replace(site.named("shop_app"), site.named("shop_seller")).replace("secret2", "secret4")
+    app = duly.App(__name__, database=url)
+    with psycopg.connect(url) as connection, connection.transaction():
+        scheduler = duly.enlist(connection, app)
+        scheduler.cancel(scheduler.run_after(0, act, name="never"))
+        scheduler.run_after(0, act, name="later")
+    with psycopg.connect(site.url("shop_owner")) as connection:
+        found = connection.execute("SELECT state FROM duly.scheduled_functions ORDER BY state").fetchall()
+    assert found == [("canceled",), ("pending",)]
