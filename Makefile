@@ -12,6 +12,8 @@ CODE := $(wildcard src tests examples benchmarks)
 PYTHON3 ?=
 # More arguments for pytest: make test ARGS="-k cancel"
 ARGS ?=
+# Arguments for the benchmark on PostgreSQL: make bench-postgresql BENCH="--only latency"
+BENCH ?=
 # Arguments for the soak: make soak SOAK="--hours 2"
 SOAK ?=
 
@@ -48,6 +50,10 @@ check: $(VENV)/ready ## Check lint, format, types and the direction of imports
 .PHONY: bench
 bench: $(VENV)/ready ## Measure what the design promises, as ratios
 	@$(PYTHON) -m benchmarks.core
+
+.PHONY: bench-postgresql
+bench-postgresql: $(VENV)/ready postgresql ## The same on PostgreSQL, beside its peers (BENCH="--quick" for a small run)
+	@$(PYTHON) -m benchmarks.postgresql $(BENCH)
 
 .PHONY: soak
 soak: $(VENV)/ready ## Kill workers for as long as you like; with SEEDS=20000, simulate so many seeds

@@ -1,15 +1,20 @@
 """Four workers on PostgreSQL: killed, stopped and woken again, cut off, and with a server that is killed as well."""
 
-import asyncio
-import random
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import postgres
-from tests.kill.trouble import LEASE_S, Strike, TroubleReport, Workers, workers_in_trouble
+from tests.kill.trouble import (
+    LEASE_S,
+    TroubleReport,
+    freeze_one,
+    kill_one,
+    network_trouble,
+    restart,
+    workers_in_trouble,
+)
 from tests.proxy import Proxy
 
 STRIKES = 6
@@ -28,27 +33,6 @@ def url(server: postgres.Server) -> str:
     made = server.create_database("trouble")
     postgres.prepare(made)
     return made
-
-
-async def kill_one(workers: Workers, chance: random.Random) -> None:
-    workers.take(chance).kill()
-    workers.start()
-
-
-async def freeze_one(workers: Workers, chance: random.Random) -> None:
-    """Beyond its lease, and awake again: what it holds by then is others'."""
-    frozen = workers.take(chance)
-    frozen.signal(signal.SIGSTOP)
-    await asyncio.sleep(LEASE_S + chance.uniform(0.1, 1.0))
-    frozen.signal(signal.SIGCONT)
-    workers.living.append(frozen)
-
-
-def restart(server: postgres.Server) -> Strike:
-    async def strike(_: Workers, __: random.Random) -> None:
-        await asyncio.to_thread(server.restart_immediately)
-
-    return strike
 
 
 def check_recovery(report: TroubleReport) -> None:
@@ -75,30 +59,6 @@ async def test_a_server_that_is_killed_in_mid_run_loses_nothing_and_does_nothing
 ) -> None:
     report = await workers_in_trouble(url, tmp_path, restart(server), strikes=STRIKES, seed=3)
     check_recovery(report)
-
-
-def network_trouble(proxy: Proxy) -> Strike:
-    """The network between all of them and the server fails for a while, in one of several ways."""
-
-    async def strike(_: Workers, chance: random.Random) -> None:
-        kind = chance.choice(["cut", "reset", "stall", "delay", "lose"])
-        if kind == "cut":
-            proxy.cut()
-            await asyncio.sleep(chance.uniform(0.1, LEASE_S + 0.5))
-        elif kind == "reset":
-            proxy.reset()
-        elif kind == "stall":
-            proxy.stall()
-            await asyncio.sleep(chance.uniform(0.1, LEASE_S + 0.5))
-        elif kind == "delay":
-            proxy.delay(0.05)
-            await asyncio.sleep(0.5)
-        else:
-            fault = proxy.lose_answer_to(b"COMMIT", times=3)
-            await asyncio.to_thread(fault.happened.wait, 5)
-        proxy.heal()
-
-    return strike
 
 
 @pytest.mark.timeout(300)

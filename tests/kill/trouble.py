@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -12,9 +13,21 @@ import duly
 from duly.errors import ConflictError, StoreError
 from tests.kill import victim
 from tests.kill.processes import Victim, victims
+from tests.postgres import Server
+from tests.proxy import Proxy
 from tests.support import eventually
 
-__all__ = ["LEASE_S", "WORKERS", "Strike", "TroubleReport", "workers_in_trouble"]
+__all__ = [
+    "LEASE_S",
+    "WORKERS",
+    "Strike",
+    "TroubleReport",
+    "freeze_one",
+    "kill_one",
+    "network_trouble",
+    "restart",
+    "workers_in_trouble",
+]
 
 WORKERS = 4
 LEASE_S = 1.0
@@ -175,3 +188,51 @@ def _check_actions(jobs: list[duly.ScheduledFunction], file: Path) -> tuple[int,
             assert job["state"].get("error", "").startswith("interrupted"), job
             interrupted += 1
     return len(actions), interrupted
+
+
+# --- what befalls them ----------------------------------------------------------------------------------------------
+
+
+async def kill_one(workers: Workers, chance: random.Random) -> None:
+    workers.take(chance).kill()
+    workers.start()
+
+
+async def freeze_one(workers: Workers, chance: random.Random) -> None:
+    """Beyond its lease, and awake again: what it holds by then is others'."""
+    frozen = workers.take(chance)
+    frozen.signal(signal.SIGSTOP)
+    await asyncio.sleep(LEASE_S + chance.uniform(0.1, 1.0))
+    frozen.signal(signal.SIGCONT)
+    workers.living.append(frozen)
+
+
+def restart(server: Server) -> Strike:
+    async def strike(_: Workers, __: random.Random) -> None:
+        await asyncio.to_thread(server.restart_immediately)
+
+    return strike
+
+
+def network_trouble(proxy: Proxy) -> Strike:
+    """The network between all of them and the server fails for a while, in one of several ways."""
+
+    async def strike(_: Workers, chance: random.Random) -> None:
+        kind = chance.choice(["cut", "reset", "stall", "delay", "lose"])
+        if kind == "cut":
+            proxy.cut()
+            await asyncio.sleep(chance.uniform(0.1, LEASE_S + 0.5))
+        elif kind == "reset":
+            proxy.reset()
+        elif kind == "stall":
+            proxy.stall()
+            await asyncio.sleep(chance.uniform(0.1, LEASE_S + 0.5))
+        elif kind == "delay":
+            proxy.delay(0.05)
+            await asyncio.sleep(0.5)
+        else:
+            fault = proxy.lose_answer_to(b"COMMIT", times=3)
+            await asyncio.to_thread(fault.happened.wait, 5)
+        proxy.heal()
+
+    return strike

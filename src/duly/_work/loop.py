@@ -42,6 +42,7 @@ class Loop:
         self.topic: Topic = topic
         self._look = look
         self._failures = 0
+        self._backoff = OUTAGE
         self._stopping = False
         self._asleep: asyncio.Task[None] | None = None
 
@@ -107,7 +108,9 @@ class Loop:
             await environment.store.wait(self.topic, environment.store.version(self.topic), self.ready_at(rest))
 
     def _after_failure(self, backoff: Backoff) -> Rest:
-        self._failures += 1
+        # Of one kind in a row: after an outage, which takes many, the first conflict is the first.
+        self._failures = self._failures + 1 if backoff is self._backoff else 1
+        self._backoff = backoff
         pause = backoff.delay_ms(self._failures, self._environment.entropy.uniform())
         return Rest(None, self._environment.clock.now_ms() + pause)
 
