@@ -20,6 +20,7 @@ import pytest
 from psycopg import sql
 
 import duly
+from duly._store.transfer import export_to
 from tests import postgres
 from tests.docs import readme
 from tests.docs.readme import ROOT, Background
@@ -38,14 +39,14 @@ class Site:
         self.folder = folder
         self._own = os.environ.get("PYTEST_XDIST_WORKER", "alone")
         self.names = [self.named(name) for name in ("shop", "shop_restored")]
-        self.roles = [self.named(name) for name in ROLES if name.startswith("shop_")]
+        self.roles = [self.named(name) for name in (*ROLES, "shop_seller") if name.startswith("shop_")]
 
     def named(self, name: str) -> str:
         return f"duly_{name}_{self._own}"
 
     def translated(self, text: str) -> str:
         """With our own names in it, and the address of our server."""
-        text = re.sub(r"\bshop_(?:owner|app|reader|restored)\b", lambda found: self.named(found[0]), text)
+        text = re.sub(r"\bshop_(?:owner|app|reader|seller|restored)\b", lambda found: self.named(found[0]), text)
         text = re.sub(r"(DATABASE |example\.com/)shop\b", rf"\1{self.named('shop')}", text)
         superuser = self.server.rpartition("@")[0]
         text = text.replace("postgresql://postgres@", f"{superuser}@")
@@ -139,8 +140,6 @@ class Terminal:
                 command = [*readme.DULY, *words[1:], "--database", url]
                 self.background.append(Background(self._site.folder, *command))
             case ["pg_dump" | "pg_restore" | "psql", *_]:
-                if shutil.which(words[0], path=self._environment["PATH"]) is None:
-                    pytest.skip(f"this machine has no {words[0]}")
                 self._shell(line)
             case ["duly" | "xargs", *_]:
                 self.output[words[1]] = self._shell(line)
@@ -160,9 +159,22 @@ class Terminal:
         assert done.returncode == 0, f"{line} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done.stdout
 
+    def can_dump(self) -> bool:
+        """Whether this machine has a `pg_dump` that is no older than the server, which it would refuse."""
+        if shutil.which("pg_dump", path=self._environment["PATH"]) is None:
+            return False
+        version = re.search(r"(\d+)", self._shell("pg_dump --version"))
+        assert version is not None
+        with psycopg.connect(self._site.server) as connection:
+            return int(version[0]) >= connection.info.server_version // 10_000
+
     def end(self) -> None:
         for process in self.background:
             process.end(signal.SIGTERM)
+
+
+def is_backup(text: str) -> bool:
+    return "pg_dump" in text or "pg_restore" in text
 
 
 @pytest.mark.timeout(120)
@@ -174,18 +186,45 @@ async def test_every_command_and_every_statement_of_the_page_works_as_written(si
             kind, text = found[1], found[2]
             if kind == "sql":
                 await asyncio.to_thread(site.run_sql, role_of(text), text)
-                continue
-            for line in text.splitlines():
-                assert line.startswith("$ "), f"a line of a console block is no command: {line}"
-                await terminal.run(line.removeprefix("$ "))
-                if " run " in line:
-                    await eventually(lambda: terminal.background[0].has_printed("Dear customer, thank you for ['tea']"))
+            elif not is_backup(text):
+                for line in commands(text):
+                    await terminal.run(line)
+                    if " run " in line:
+                        await eventually(
+                            lambda: terminal.background[0].has_printed("Dear customer, thank you for ['tea']")
+                        )
     finally:
         terminal.end()
     assert "shop:archive_order" in terminal.output["jobs"]
-    with psycopg.connect(site.url("the superuser", "shop_restored")) as restored:
-        jobs = restored.execute("SELECT name, state FROM duly.scheduled_functions ORDER BY name").fetchall()
-    assert jobs == [("shop:archive_order", "canceled"), ("shop:send_confirmation", "success")]
+
+
+@pytest.mark.timeout(120)
+async def test_a_backup_is_restored_and_looked_through_as_the_page_says(site: Site) -> None:
+    terminal = Terminal(site)
+    if not terminal.can_dump():
+        pytest.skip("this machine has no pg_dump that is as new as the server")
+    await asyncio.to_thread(set_up, site)
+    order = ["run", "shop:app", "shop:create_order", '{"items": ["tea"]}', "--database", site.url("shop_app")]
+    readme.run(site.folder, *readme.DULY, *order)
+    blocks = [found[2] for found in BLOCK.finditer(PAGE) if is_backup(found[2])]
+    assert len(blocks) == 2
+    for line in commands("".join(blocks)):
+        await terminal.run(line)
+    assert "shop:send_confirmation" in terminal.output["jobs"]
+    states: dict[str, dict[str, str]] = {}
+    for database in ("shop", "shop_restored"):
+        with psycopg.connect(site.url("the superuser", database)) as connection:
+            jobs = connection.execute("SELECT name, state FROM duly.scheduled_functions").fetchall()
+        states[database] = dict(jobs)
+    assert states["shop"] == {"shop:archive_order": "pending", "shop:send_confirmation": "pending"}
+    assert states["shop_restored"] == {"shop:archive_order": "canceled", "shop:send_confirmation": "canceled"}
+
+
+def commands(text: str) -> list[str]:
+    """Those of a console block."""
+    lines = text.splitlines()
+    assert all(line.startswith("$ ") for line in lines), f"a line of a console block is no command:\n{text}"
+    return [line.removeprefix("$ ") for line in lines]
 
 
 def test_what_the_page_shows_is_run() -> None:
@@ -285,3 +324,26 @@ async def test_the_readers_role_can_not_write(site: Site) -> None:
         assert await reader.query(states) == []
         with pytest.raises(duly.errors.StoreError, match=r"docs/operations\.md"):
             await reader.scheduler.run_after(0, act, name="refused")
+        lines: list[bytes] = []
+        assert reader._store is not None
+        await export_to(lines.append, reader._store)
+        assert len(lines) > 1
+
+
+async def test_who_only_enlists_needs_no_more_than_the_page_says(site: Site) -> None:
+    await asyncio.to_thread(set_up, site)
+    await asyncio.to_thread(site.run_sql, "the superuser", "CREATE ROLE shop_seller LOGIN PASSWORD 'secret4';")
+    grants = (
+        "GRANT USAGE ON SCHEMA duly TO shop_seller;\n"
+        "GRANT SELECT, INSERT, UPDATE ON duly.scheduled_functions TO shop_seller;"
+    )
+    await asyncio.to_thread(site.run_sql, "shop_owner", grants)
+    url = site.url("shop_app").replace(site.named("shop_app"), site.named("shop_seller")).replace("secret2", "secret4")
+    app = duly.App(__name__, database=url)
+    with psycopg.connect(url) as connection, connection.transaction():
+        scheduler = duly.enlist(connection, app)
+        scheduler.cancel(scheduler.run_after(0, act, name="never"))
+        scheduler.run_after(0, act, name="later")
+    with psycopg.connect(site.url("shop_owner")) as connection:
+        found = connection.execute("SELECT state FROM duly.scheduled_functions ORDER BY state").fetchall()
+    assert found == [("canceled",), ("pending",)]

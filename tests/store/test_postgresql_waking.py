@@ -1,14 +1,19 @@
 """Workers on PostgreSQL whose notifications get lost, as behind a pooler."""
 
+import asyncio
 from functools import partial
+from typing import Any
 
 import pytest
+from psycopg import AsyncConnection
 
 from duly._ground.clock import SystemClock
 from duly._model.job import JobKind
 from duly._store.open import make_store
 from duly._store.port import Store, Topic
+from duly._store.postgresql.address import Address
 from duly._store.postgresql.waking import Waking
+from duly._store.postgresql.wire import Wire
 from tests.store.rows import add_jobs, new_job
 from tests.support import eventually
 
@@ -50,3 +55,21 @@ async def test_T2_a_commit_waits_for_the_disk_though_the_database_says_otherwise
     told = await store.transact(lambda tx: tx.sql("SELECT current_setting('synchronous_commit') AS told", ()))
     assert told == [{"told": "on"}]
     await store.close()
+
+
+async def test_a_connection_that_comes_as_its_caller_is_cancelled_is_closed(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[AsyncConnection[Any]] = []
+    connect = AsyncConnection.connect
+
+    async def connect_and_cancel(*arguments: Any, **options: Any) -> AsyncConnection[Any]:
+        made.append(await connect(*arguments, **options))
+        waiting.cancel()
+        return made[0]
+
+    monkeypatch.setattr(AsyncConnection, "connect", connect_and_cancel)
+    waiting = asyncio.ensure_future(Wire.connect(Address.parse(postgresql_url)))
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert made[0].closed

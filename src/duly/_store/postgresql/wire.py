@@ -81,14 +81,24 @@ class Wire:
     async def connect(cls, address: Address) -> "Wire":
         """Raises `StoreError` or `StoreUnavailableError`."""
         options = {name: value for name, value in KEEPALIVE.items() if f"{name}=" not in address.conninfo}
-        connecting = AsyncConnection.connect(
-            address.conninfo, autocommit=True, prepare_threshold=None, cursor_factory=AsyncRawCursor, **options
-        )
+        made: list[AsyncConnection[Any]] = []
+
+        async def connect() -> None:
+            made.append(
+                await AsyncConnection.connect(
+                    address.conninfo, autocommit=True, prepare_threshold=None, cursor_factory=AsyncRawCursor, **options
+                )
+            )
+
         try:
-            connection = await asyncio.get_running_loop().create_task(connecting, name="duly connect")
+            await asyncio.get_running_loop().create_task(connect(), name="duly connect")
         except psycopg.Error as error:
             raise translate(error, address.where) from error
-        return cls(connection, address.where)
+        except asyncio.CancelledError:
+            for connection in made:  # it came at the same moment, and nobody will use it
+                await connection.close()
+            raise
+        return cls(made[0], address.where)
 
     @property
     def closed(self) -> bool:
