@@ -49,6 +49,8 @@ class Actions:
         self._concurrent_max = concurrent_max
         self._running: set[asyncio.Task[None]] = set()
         self._running_ids: set[str] = set()
+        # Those that have ended since the look that is under way began: it may still see them in progress.
+        self._ended_ids: set[str] = set()
         # Those whose function has ended: their outcome is certain, and only to be written.
         self._recording: set[asyncio.Task[None] | None] = set()
         # Whether the last claim failed, and may have been committed all the same.
@@ -83,6 +85,7 @@ class Actions:
         free = self._concurrent_max - len(self._running)
         # Before any action is ours: whoever finds it in progress must find the lease good.
         self._claiming = True
+        self._ended_ids.clear()
         try:
             await self._lease.hold()
             started, looked = await self._environment.store.transact(lambda tx: self._claim(tx, free), claims=True)
@@ -110,6 +113,7 @@ class Actions:
     def _ended(self, job_id: str, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         self._running_ids.discard(job_id)
+        self._ended_ids.add(job_id)
         self._recording.discard(task)
         self._release_lease_if_idle()
         self.make_room()
@@ -132,7 +136,7 @@ class Actions:
         if self._unsure:
             # What a claim that seemed to fail has made ours after all: nobody has begun it, and nobody else may.
             for job in await tx.jobs_in_progress(self._worker):
-                if job.id not in self._running_ids:
+                if job.id not in self._running_ids and job.id not in self._ended_ids:
                     function = environment.registry.resolve(job.name)
                     arguments = await accept(tx, environment.registry, job, function, now, events)
                     if arguments is not None:
