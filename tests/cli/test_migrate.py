@@ -1,7 +1,5 @@
 """`duly migrate`, and what is said where it is needed."""
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
 
@@ -10,7 +8,7 @@ from tests.cli.commands import Duly
 
 
 @pytest.fixture
-def empty_url(postgresql_server: str, worker_id: str) -> Iterator[str]:
+def empty_url(postgresql_server: str, worker_id: str) -> str:
     """The URL of a database that duly has never seen."""
     return postgres.create_database(postgresql_server, f"migrate_{worker_id}")
 

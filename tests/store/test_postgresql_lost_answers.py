@@ -48,7 +48,7 @@ def at_the_commit(
     monkeypatch: pytest.MonkeyPatch, *, before: Callable[[], None], after: Callable[[], None], since: str
 ) -> None:
     """Calls something before and after the first commit that follows a statement; its answer never arrives."""
-    run = Wire.run
+    run = Wire.run_here
     follows: set[Wire] = set()
     happened = asyncio.Event()
 
@@ -66,7 +66,7 @@ def at_the_commit(
         await run(wire, [Statement("SELECT 1")])
         raise AssertionError("it has an answer")
 
-    monkeypatch.setattr(Wire, "run", run_with_trouble)
+    monkeypatch.setattr(Wire, "run_here", run_with_trouble)
 
 
 def nothing() -> None: ...

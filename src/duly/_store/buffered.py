@@ -101,6 +101,10 @@ class BufferedTransaction(ABC):
         """Undoes what was handed over since the savepoint, and forgets it and all within."""
 
     @abstractmethod
+    def _check_sql(self, statement: str) -> None:
+        """Refuses what can be told by its text alone, before anything is handed over. Raises `SQLError`."""
+
+    @abstractmethod
     async def _run_sql(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
         """Runs the user's statement. Raises `SQLError` for a mistake of theirs, and sets `fault` for everything else.
 
@@ -257,6 +261,7 @@ class BufferedTransaction(ABC):
     async def sql(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
         self._refuse()
         check_statement(statement, len(parameters))
+        self._check_sql(statement)
         savepoint = self.savepoint()
         try:
             self.flush(for_write=True)

@@ -51,7 +51,9 @@ class LeaseKeeper:
         # Also if it is held: a process that was stopped for longer than the lease may come here before its thread.
         try:
             await self._lease.ensure()
-        except Exception:  # noqa: BLE001 (as in _renew)
+        except Exception:
+            if self._lease.lapses:
+                raise  # nothing is claimed on a lease that may have run out
             _log.exception("the lease could not be renewed")
 
     def rest(self) -> None:

@@ -6,8 +6,8 @@ there for the server.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar, cast
 
 import psycopg
 
@@ -20,6 +20,8 @@ from duly._store.postgresql.wire import Answer, Statement, Wire
 from duly.errors import DulyError, StoreError
 
 __all__ = ["Exchange"]
+
+T = TypeVar("T")
 
 _READING = "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY"
 _WRITING = "BEGIN ISOLATION LEVEL SERIALIZABLE"
@@ -44,7 +46,8 @@ class Exchange(BufferedTransaction):
         self._claims = claims
         self._reserved_until = 0.0
         self._begun = False
-        self._connecting = asyncio.Lock()
+        # What is sent and what comes back are one step.
+        self._turn = asyncio.Lock()
         # What goes out with the next question; how many rows each of it must change, if that is known.
         self._queue: list[tuple[Statement, int | None]] = []
         # By which the commit can be asked for later.
@@ -75,36 +78,56 @@ class Exchange(BufferedTransaction):
 
     async def _exchange(self, *questions: Statement) -> list[Answer]:
         """Sends the queue and the questions; checks what came of the queue, and returns the questions' answers."""
-        if self.lost is not None:
-            raise self.lost
+        return await self._whole(self._exchange_whole(questions))
+
+    async def _whole(self, exchange: Coroutine[Any, Any, T]) -> T:
+        """In a task of its own: a function that runs out of time in the middle of it must not leave it half done."""
+        task = asyncio.get_running_loop().create_task(exchange, name="duly statement")
+        try:
+            return await asyncio.shield(task)
+        except BaseException:
+            task.add_done_callback(_shrug)
+            raise
+
+    async def _exchange_whole(self, questions: Sequence[Statement]) -> list[Answer]:
+        async with self._turn:
+            if self.lost is not None:
+                raise self.lost
+            self.asking += 1
+            try:
+                if self._wire is None:
+                    self._wire = await self._pool.take()
+                return await self._send(self._wire, questions)
+            except psycopg.Error as error:
+                raise self._lose(translate(error, self._shared.where)) from error
+            except DulyError as error:
+                # Also if there is no connection: what others of the group have in the queue is not to be forgotten.
+                raise self._lose(error) from error.__cause__
+            finally:
+                self.asking -= 1
+
+    async def _send(self, wire: Wire, questions: Sequence[Statement]) -> list[Answer]:
         queue, self._queue = self._queue, []
         opening = [] if self._begun else self._opening()
         self._begun = True
-        self.asking += 1
-        try:
-            wire = await self._connect()
-            answers = await wire.run([*opening, *(statement for statement, _ in queue), *questions])
-        except psycopg.Error as error:
-            raise self._lose(error) from error
-        finally:
-            self.asking -= 1
+        clock = self._shared.clock
+        asked = clock.own_ms()
+        answers = await wire.run_here([*opening, *(statement for statement, _ in queue), *questions])
         if opening:
-            self._check_catalog(answers[len(opening) - 1].rows[0][0])
+            if self._shared.follow:
+                clock.learn(asked, answers[1].rows[0][0], clock.own_ms())
+            self._check_catalog(answers[2].rows[0][0])
             answers = answers[len(opening) :]
         for (statement, expected), answer in zip(queue, answers, strict=False):
             if expected is not None and answer.changed != expected:
-                raise self._lose_step(statement, expected, answer.changed)
+                raise self._wrong_step(statement, expected, answer.changed)
         return answers[len(queue) :]
 
-    async def _connect(self) -> Wire:
-        async with self._connecting:
-            if self._wire is None:
-                self._wire = await self._pool.take()
-            return self._wire
-
-    def leave(self) -> None:
-        """Gives the connection back. If the transaction is still open, the server undoes it."""
-        wire, self._wire = self._wire, None
+    async def leave(self) -> None:
+        """Gives the connection back, once what is on it has its answer. What is still open, the server undoes."""
+        async with self._turn:
+            wire, self._wire = self._wire, None
+            self.lost = self.lost or StoreError("the transaction has ended")
         if wire is not None:
             self._pool.give(wire)
 
@@ -119,35 +142,24 @@ class Exchange(BufferedTransaction):
         if self._catalog is not None and self._catalog.version != version:
             # It has written documents without the entries of an index that is new.
             self._shared.catalog = None
-            self.lost = self._shared.overtaken()
-            raise self.lost
+            raise self._shared.overtaken()
         known = self._shared.catalog
         self._catalog = known if known is not None and known.version == version else None
 
-    def _lose(self, error: psycopg.Error) -> DulyError:
+    def _lose(self, fault: DulyError) -> DulyError:
         """The server gives the whole transaction up at the first error."""
-        fault = translate(error, self._shared.where)
         self.lost = self.lost or fault
         self.fault = self.fault or cast("StoreError", fault)
         return fault
 
-    def _overtaken(self) -> DulyError:
-        fault = self._shared.overtaken()
-        self.lost = self.lost or fault
-        self.fault = self.fault or cast("StoreError", fault)
-        return fault
-
-    def _lose_step(self, statement: Statement, expected: int, count: int) -> DulyError:
-        fault: DulyError = self._shared.overtaken()
-        # A job may have been reserved, and then cancelled by somebody before this transaction began.
-        if not statement.name.startswith("job_update"):
-            fault = StoreError(
-                f"the database {self._shared.where} is not as duly left it: {statement.name} changed {count} of "
-                f"{expected} rows; was it changed by hand? Index entries must be in step with the documents"
-            )
-        self.lost = self.lost or fault
-        self.fault = self.fault or cast("StoreError", fault)
-        return fault
+    def _wrong_step(self, statement: Statement, expected: int, count: int) -> DulyError:
+        if statement.name.startswith("job_update"):
+            # A job was reserved, and then cancelled by somebody before this transaction began.
+            return self._shared.overtaken()
+        return StoreError(
+            f"the database {self._shared.where} is not as duly left it: {statement.name} changed {count} of "
+            f"{expected} rows; was it changed by hand? Index entries must be in step with the documents"
+        )
 
     async def _aside(self, *statements: Statement) -> list[Answer]:
         """Questions in a transaction of their own, not serializable, on another connection: they leave no traces that
@@ -182,14 +194,22 @@ class Exchange(BufferedTransaction):
             if self._catalog is None:
                 return True
             await self._exchange()  # is what it took for granted so?
-        wire = await self._connect()
-        try:
-            await wire.run([Statement("COMMIT")])
-        except psycopg.Error as error:
-            if is_connection_lost(error) and self.wrote:
-                return False
-            raise self._lose(error) from error
-        return True
+        return await self._whole(self._commit())
+
+    async def _commit(self) -> bool:
+        async with self._turn:
+            if self.lost is not None:
+                raise self.lost
+            assert self._wire is not None, "a transaction that has begun has a connection"
+            try:
+                answers = await self._wire.run_here([Statement("COMMIT")])
+            except psycopg.Error as error:
+                if is_connection_lost(error) and self.wrote:
+                    return False
+                raise self._lose(translate(error, self._shared.where)) from error
+            if answers[0].status != "COMMIT":
+                raise self._lose(self._shared.overtaken())  # a statement had failed: it was rolled back
+            return True
 
     # Handing over.
 
@@ -208,7 +228,13 @@ class Exchange(BufferedTransaction):
 
     def _put_in_queue(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
         columns = [list(column) for column in zip(*rows, strict=True)]
-        self._queue.append((self._statement(name, *columns), len(rows)))
+        # While an index is being filled, a document may have no entry in it yet.
+        expected = None if name == "entry_delete" and self._fills(columns[0]) else len(rows)
+        self._queue.append((self._statement(name, *columns), expected))
+
+    def _fills(self, indexes: list[int]) -> bool:
+        known = self._catalog or self._shared.catalog
+        return known is None or not known.filling.isdisjoint(indexes)
 
     def _insert_jobs(self, jobs: list[Job]) -> None:
         self._put_in_queue("job_insert", jobs)
@@ -244,6 +270,13 @@ class Exchange(BufferedTransaction):
         # What was remembered since may be undone with it.
         self._read_bodies.clear()
         self._places.clear()
-        self._catalog = None
+        if self._begun:
+            self._catalog = None
         self.new_tables.clear()
         self._immediate = False
+
+
+def _shrug(task: asyncio.Task[Any]) -> None:
+    """Nobody waits for it any more; what went wrong is noted in the transaction."""
+    if not task.cancelled():
+        task.exception()

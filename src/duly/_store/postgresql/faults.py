@@ -7,7 +7,7 @@ from duly.errors import ConflictError, DulyError, StoreError, StoreUnavailableEr
 
 __all__ = ["is_connection_lost", "translate"]
 
-_CONFLICTS = (errors.SerializationFailure, errors.DeadlockDetected)
+_CONFLICTS = (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable)
 
 _UNUSABLE: dict[type[psycopg.Error], str] = {
     errors.InvalidPassword: "refuses the password; check the user and password in the database URL",

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from duly._ground.clock import Clock
 from duly._ground.entropy import SystemEntropy
 from duly._model.schema import Index
 from duly._store.port import StoredIndex
+from duly._store.postgresql.clock import DatabaseClock
 from duly._store.postgresql.wire import Answer, Statement
 from duly._store.statements import statements_of
 from duly.errors import ConflictError
@@ -25,13 +25,15 @@ class Catalog:
 
     version: int
     indexes: dict[str, list[StoredIndex]]
+    # Those that do not hold yet what was there before them.
+    filling: frozenset[int]
 
     @classmethod
     def of(cls, version: int, rows: list[Any]) -> "Catalog":
         indexes: dict[str, list[StoredIndex]] = {}
-        for number, tag, name, fields, _ in rows:
+        for number, tag, name, fields, _ready in rows:
             indexes.setdefault(tag, []).append(StoredIndex(number, Index(name, tuple(json.loads(fields)))))
-        return cls(version, indexes)
+        return cls(version, indexes, frozenset(row[0] for row in rows if not row[4]))
 
 
 class Shared:
@@ -48,13 +50,15 @@ class Shared:
         self,
         schema: str,
         where: str,
-        clock: Clock,
+        clock: DatabaseClock,
         aside: Callable[[Sequence[Statement]], Awaitable[list[Answer]]],
     ) -> None:
         self.schema = schema
         self.where = where
         self.clock = clock
         self.body_s = 5.0
+        # Whether our clock follows the database's.
+        self.follow = False
         self.aside = aside
         self.sql = {name: text.replace("{schema}", schema) for name, text in statements_of("postgresql").items()}
         # This process as a worker, if it is one.

@@ -69,6 +69,7 @@ class PostgreSQLStore:
         self._follow = isinstance(clock, SystemClock)
         self._clock = DatabaseClock(clock)
         self._shared = Shared(f'"{address.schema}"', address.where, self._clock, self._aside)
+        self._shared.follow = self._follow
         self._signal = Signal(self._clock)
         self._pool = Pool(address)
         self._reading = asyncio.Semaphore(max(1, address.pool - _NOT_FOR_READING))
@@ -206,7 +207,7 @@ class PostgreSQLStore:
                 raise tx.lost from error
             raise
         finally:
-            tx.leave()
+            await tx.leave()
         self._shared.tables.update(tx.new_tables)
         return result
 
@@ -302,7 +303,7 @@ class PostgreSQLStore:
                     else:
                         parts.extendleft([part[len(part) // 2 :], part[: len(part) // 2]])
                         break
-                except StoreError as error:
+                except Exception as error:  # noqa: BLE001 (whatever it is, it is one of theirs)
                     if len(part) == 1:
                         part[0].fail(error)
                     else:
@@ -327,8 +328,7 @@ class PostgreSQLStore:
                     failed[request] = error
                 if self._clock.monotonic() - started > _GROUP_S:
                     break
-            if tx.wrote and not claims:
-                # (What claims due jobs needs none: who claimed them looks which are its own.)
+            if tx.wrote:
                 tx.sign(self._shared.new_token())
             await tx.push()  # everything is written, and checked; what is left is the commit
             committed = await tx.commit() or await self._resolve(tx.token)
@@ -337,7 +337,7 @@ class PostgreSQLStore:
         except psycopg.Error as error:
             raise translate(error, self._shared.where) from error
         finally:
-            tx.leave()
+            await tx.leave()
         self._shared.tables.update(tx.new_tables)
         self._waking.tell(tx.made_work)
         for request in group[:number]:

@@ -12,6 +12,7 @@ from duly._model.job import Job, JobKind, JobState
 from duly._model.schema import Index
 from duly._store.port import Entry, Position, Rescued, StoredIndex
 from duly._store.postgresql.exchange import Exchange
+from duly._store.postgresql.faults import translate
 from duly._store.postgresql.shared import Catalog
 from duly._store.postgresql.user_sql import as_literals, is_race, mistake_of, refuse
 from duly.errors import StoreError
@@ -22,10 +23,14 @@ __all__ = ["PostgreSQLTransaction"]
 _USUAL = ("pending", "success")
 _ID = re.compile(r'"([0-9a-hjkmnp-tv-z]{32})"')
 _PREFETCHED_MAX = 1_000
+_LOCKED_MS = 100
 
 
 class PostgreSQLTransaction(Exchange):
     """A transaction with all its verbs."""
+
+    # Whether the last look for due work took all that was to be had.
+    _found_few = False
 
     # Documents.
 
@@ -135,8 +140,10 @@ class PostgreSQLTransaction(Exchange):
 
     # The user's own tables.
 
-    async def _run_sql(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
+    def _check_sql(self, statement: str) -> None:
         refuse(statement, self._shared.schema.strip('"'))
+
+    async def _run_sql(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
         if not self._immediate:
             # Left to the commit, a deferred constraint would fail all the mutations that commit together.
             self._enqueue("SET CONSTRAINTS ALL IMMEDIATE")
@@ -151,8 +158,8 @@ class PostgreSQLTransaction(Exchange):
             if mistake is not None:
                 raise mistake from error
             if is_race(error):
-                raise self._overtaken() from error
-            raise self._lose(error) from error
+                raise self._lose(self._shared.overtaken()) from error
+            raise self._lose(translate(error, self._shared.where)) from error
         finally:
             self.asking -= 1
 
@@ -210,12 +217,14 @@ class PostgreSQLTransaction(Exchange):
     async def _reserve(self, statement: str, *parameters: Any) -> list[Job]:
         """What is reserved is newer than what a transaction sees that has begun: then there is nothing for it."""
         if self._begun:
+            self._found_few = False
             return []
         shared = self._shared
         if not self._reserved_until:
             self._reserved_until = shared.clock.now_ms() + shared.lease_ms
         reserve = self._statement(statement, *parameters, shared.worker, self._reserved_until)
         jobs = self._placed((await self._aside(reserve))[0].rows)
+        self._found_few = len(jobs) < parameters[-1]
         jobs.sort(key=lambda job: (job.due, job.id))
         for job in jobs:
             self._known[job.id] = job
@@ -230,12 +239,17 @@ class PostgreSQLTransaction(Exchange):
         return jobs
 
     async def next_due(self, kind: JobKind) -> float | None:
-        parameters = (kind, self._shared.clock.now_ms(), self._shared.worker)
+        now = self._shared.clock.now_ms()
+        parameters = (kind, now, self._shared.worker)
         if self._claims:
             rows = (await self._aside(self._statement("jobs_next_due", *parameters)))[0].rows
         else:
             rows = await self._scan("jobs_next_due", *parameters)
-        return min((time for time in rows[0] if time is not None), default=None)
+        due = min((time for time in rows[0] if time is not None), default=None)
+        if due is not None and due <= now and self._found_few:
+            # It is due, and was not to be had: somebody else's transaction has its row at the moment.
+            return now + _LOCKED_MS
+        return due
 
     async def parked_names(self) -> list[tuple[str, str, float]]:
         if self._claims:

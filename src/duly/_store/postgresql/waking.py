@@ -7,6 +7,7 @@ statement.
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from duly._store.signal import Signal
 from duly.errors import DulyError
 
 __all__ = ["Waking", "channel_of", "token"]
+
+_log = logging.getLogger("duly")
 
 _POLL_S = 1.0
 _PRUNE_POLLS = 60
@@ -144,8 +147,12 @@ class Waking:
     async def _poll(self) -> None:
         while True:
             await self._until_next_poll()
-            with contextlib.suppress(DulyError):
+            try:
                 await self.poll()
+            except DulyError:
+                pass  # whoever looks for work says what is wrong
+            except Exception:  # noqa: BLE001 (a worker that seems alive and is deaf would be worse than noise)
+                _log.exception("asking what is due next failed, and goes on")
 
     async def _until_next_poll(self) -> None:
         """A second; less if somebody came or went."""

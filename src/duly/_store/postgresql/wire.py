@@ -57,6 +57,7 @@ class Statement(NamedTuple):
 class Answer(NamedTuple):
     rows: list[Any]
     changed: int
+    status: str | None
 
 
 @dataclass(slots=True)
@@ -119,7 +120,7 @@ class Wire:
             psycopg.Error: The first that failed did so; those after it were not executed.
         """
         # In a task of its own: what is on the wire is to be answered, also when its function is out of time.
-        task = asyncio.get_running_loop().create_task(self._run(statements), name="duly statement")
+        task = asyncio.get_running_loop().create_task(self.run_here(statements), name="duly statement")
         try:
             return await asyncio.shield(task)
         except BaseException:  # cancelled, or whatever its function is told instead
@@ -191,7 +192,8 @@ class Wire:
         finally:
             overdue.cancel()
 
-    async def _run(self, statements: Sequence[Statement]) -> list[Answer]:
+    async def run_here(self, statements: Sequence[Statement]) -> list[Answer]:
+        """As `run`, in a task that nobody cancels."""
         async with self._lock:
             overdue = _REAL.call_later(ANSWER_S, self.break_off)
             try:
@@ -242,7 +244,7 @@ def break_off(file: int) -> None:
 
 
 async def _answer(cursor: AsyncRawCursor[Any]) -> Answer:
-    return Answer(await cursor.fetchall() if cursor.description else [], cursor.rowcount)
+    return Answer(await cursor.fetchall() if cursor.description else [], cursor.rowcount, cursor.statusmessage)
 
 
 def _names(cursor: AsyncRawCursor[Any]) -> list[str]:

@@ -280,6 +280,9 @@ class SQLiteTransaction(BufferedTransaction):
 
     # The user's own tables.
 
+    def _check_sql(self, statement: str) -> None:
+        """SQLite tells when it prepares the statement."""
+
     async def _run_sql(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
         try:
             return run(self._connection, self._shared.checked_sql, statement, parameters)
