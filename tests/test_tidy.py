@@ -24,7 +24,7 @@ LONG_FILES: dict[str, str] = {}
 # The folders where people and machines keep checkouts, not those of a system (/usr, /etc, /var, /tmp).
 MACHINE_PATH = re.compile(r"(?<![\w.*})/-])/(?:work|root|home|Users)/\w")
 UNFINISHED = re.compile(r"\b(?:TODO|FIXME|XXX)\b")
-PIN = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*==[\w.!+]+(?: ; [\w .<>=!'()]+)?")
+PIN = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*(?:\[[a-z,]+\])?==[\w.!+]+(?: ; [\w .<>=!'()]+)?")
 EXAMPLE = re.compile(r"^\s*(?:>>> |Examples?\b|```|\.\. code)", re.MULTILINE)
 
 
