@@ -174,7 +174,7 @@ class App:
         parts = self._parts
         self._registry.load()
         store = parts.make_store(self.database, parts.clock)
-        store.body_s = self._mutation_timeout.total_seconds()
+        store.expect_bodies(self._mutation_timeout.total_seconds())
         await store.open(list(self._registry.tables.values()))
         self._use(store)
 

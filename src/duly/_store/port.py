@@ -222,8 +222,9 @@ class Lease(Protocol):
 class Store(Protocol):
     """A durable engine, opened on the running event loop."""
 
-    body_s: float
-    """How long a body may take: one that is silent for much longer is taken for gone, where others wait for it."""
+    def expect_bodies(self, seconds: float) -> None:
+        """How long a body may take: one that is silent for much longer is taken for gone, where others wait for it."""
+        ...
 
     @property
     def clock(self) -> Clock:

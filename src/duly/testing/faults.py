@@ -23,10 +23,11 @@ class Faults:
 class StoreView:
     """A store as it is. What goes wrong on the way to it, others add in `read` and `transact`."""
 
-    body_s = 0.0
-
     def __init__(self, store: Store) -> None:
         self._store = store
+
+    def expect_bodies(self, seconds: float) -> None:
+        self._store.expect_bodies(seconds)
 
     @property
     def clock(self) -> Clock:

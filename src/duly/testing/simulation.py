@@ -237,14 +237,15 @@ class Worker:
 class _SimulatedStore:
     """A worker's way to the store, with what goes wrong on it."""
 
-    body_s = 0.0
-
     def __init__(self, world: "World", worker: Worker) -> None:
         self._world = world
         self._worker = worker
         # On a server each process has connections of its own.
         self._store = make_store(world.database, world.clock) if world.database else world.store
         self._own = bool(world.database)
+
+    def expect_bodies(self, seconds: float) -> None:
+        self._store.expect_bodies(seconds)
 
     @property
     def clock(self) -> Clock:

@@ -80,12 +80,7 @@ class PostgreSQLStore:
         self._leases: list[PostgreSQLLease] = []
         self._opened = False
 
-    @property
-    def body_s(self) -> float:
-        return self._shared.body_s
-
-    @body_s.setter
-    def body_s(self, seconds: float) -> None:
+    def expect_bodies(self, seconds: float) -> None:
         self._shared.body_s = seconds
 
     @property

@@ -50,8 +50,6 @@ class SQLiteStore:
         migrations: The schema's versions, for tests of migrating.
     """
 
-    body_s = 0.0
-
     def __init__(self, path: Path | None, clock: Clock, migrations: Sequence[str] | None = None) -> None:
         self._path = path
         self._clock = clock
@@ -80,6 +78,9 @@ class SQLiteStore:
         self._worker: str | None = None
         self._mailbox: Mailbox | None = None
         self._glances: asyncio.Task[None] | None = None
+
+    def expect_bodies(self, seconds: float) -> None:
+        """Who writes here holds the lock of the file for as long as it takes."""
 
     @property
     def clock(self) -> Clock:
