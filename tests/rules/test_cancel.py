@@ -281,9 +281,10 @@ async def test_C1_a_cancel_that_races_a_running_mutation_fails_because_it_commit
         cancelling = asyncio.create_task(app.scheduler.cancel(id))
         for _ in range(20):
             await asyncio.sleep(0)
-        assert not cancelling.done()
+        on_a_server = database.startswith("postgresql")
+        assert on_a_server or not cancelling.done()
         stage.gate("go").set()
-        if database.startswith("postgresql"):
+        if on_a_server:
             await asyncio.wait({cancelling})
             if cancelling.exception() is None:
                 assert await kind_of(app, id) == "canceled"

@@ -346,7 +346,7 @@ async def test_retention_many_are_deleted_in_batches_with_their_long_arguments(d
         async def all_done() -> bool:
             return all(job["state"]["kind"] == "success" for job in await app.query(all_jobs))
 
-        await eventually(all_done)
+        await eventually(all_done, deadline_s=60)
         assert writer is None or writer.execute("SELECT count(*) FROM _scheduled_arguments").fetchall() == [(300,)]
         kept = await app.scheduler.run_after(timedelta(days=30), enter, long)
         counts: list[int] = []

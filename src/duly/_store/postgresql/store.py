@@ -102,25 +102,16 @@ class PostgreSQLStore:
             raise
 
     async def _check_schema(self) -> None:
-        shared = self._shared
-        wire = await self._pool.take()
-        try:
-            asked = self._clock.own_ms()
-            reading = await wire.run([Statement(shared.sql["clock"])])
-            if self._follow:
-                self._clock.learn(asked, reading[0].rows[0][0], self._clock.own_ms())
-            found = await wire.run(
-                [Statement("SELECT to_regclass($1)::text", (f'"{self._address.schema}".schema_version',))]
-            )
-            rows = None
-            if found[0].rows[0][0] is not None:
-                version = Statement(f'SELECT version FROM "{self._address.schema}".schema_version')
-                rows = (await wire.run([version]))[0].rows
-            check_version(rows, len(self._migrations), shared.where)
-        except psycopg.Error as error:
-            raise translate(error, shared.where) from error
-        finally:
-            self._pool.give(wire)
+        table = f"{self._shared.schema}.schema_version"
+        asked = self._clock.own_ms()
+        clock, found = await self._aside(
+            [Statement(self._shared.sql["clock"]), Statement("SELECT to_regclass($1)::text", (table,))]
+        )
+        if self._follow:
+            self._clock.learn(asked, clock.rows[0][0], self._clock.own_ms())
+        there = found.rows[0][0] is not None
+        rows = (await self._aside([Statement(f"SELECT version FROM {table}")]))[0].rows if there else None
+        check_version(rows, len(self._migrations), self._shared.where)
 
     async def close(self) -> None:
         """Runs what already waits, then lets go of the connections."""
