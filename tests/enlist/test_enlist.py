@@ -1,6 +1,5 @@
 """`duly.enlist`: a job commits with the user's rows or not at all, whichever driver they are written with."""
 
-import asyncio
 import json
 import sqlite3
 import threading
@@ -86,8 +85,12 @@ async def deaf_but_for_notifications(app: duly.App, ask: Ask, monkeypatch: pytes
         async def listening() -> bool:
             return bool(ask(LISTENING))
 
+        async def asleep() -> bool:
+            executor = app._executor
+            return executor is not None and all(loop._asleep is not None for loop in executor.loops)
+
         await eventually(listening)
-        await asyncio.sleep(0.1)
+        await eventually(asleep)
         yield
 
 
@@ -103,7 +106,6 @@ async def test_a_commit_makes_the_job_and_wakes_a_worker(
         async with client.transaction():
             await client.execute(INSERT)
             await done(duly.enlist(client.target, app).run_after(0, function, item="tea"))
-            await asyncio.sleep(0.05)
             assert not ran
             assert ask(JOBS) == ask(INVOICES) == []
         await eventually(has_run)

@@ -66,7 +66,8 @@ class Loop:
         try:
             looked = await self._look()
         except ConflictError:
-            return self._after_failure(CONFLICT)
+            # A mutation waits for longer and longer (rule M3); rescues, and actions that are due, do not.
+            return self._after_failure(CONFLICT if self.topic == "mutation" else OUTAGE)
         except StoreError as error:
             if not self._failures:
                 _log.warning("looking for due %ss failed, and goes on until it works: %s", self.topic, error)

@@ -42,6 +42,12 @@ class Mutations:
         begun: list[Job] = []
         try:
             looked = await self._environment.store.transact(lambda tx: self._run_group(tx, begun), claims=True)
+        except ConflictError:
+            if len(begun) <= 1:
+                raise  # of one job alone: it waits, and is tried again in place
+            # Of several: nobody waits for a while because of another. Fewer have less to lose against.
+            self._batch = max(1, len(begun) // 2)
+            return Looked(True, None, [])
         except StoreError as error:
             if self._group_max > 1:
                 self._group_max = 1
