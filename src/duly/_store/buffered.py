@@ -10,7 +10,7 @@ still take it back, the engine is told of the savepoint before (`_open_savepoint
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from duly._model.job import Job, JobKind, JobState, become, check_move, park, postpone, refuse, settle, start
@@ -209,6 +209,29 @@ class BufferedTransaction(ABC):
             return None
         # Somebody else in this transaction may have changed it meanwhile, where a read takes time.
         return self._jobs.get(id) or self._known.setdefault(id, read)
+
+    async def parked_jobs(self, name: str, fingerprint: str, now: float, limit: int) -> list[Job]:
+        return await self._parked_jobs(name, lambda refused: fingerprint not in refused, now, limit)
+
+    async def refused_jobs(self, name: str, fingerprint: str, limit: int) -> list[Job]:
+        return await self._parked_jobs(name, lambda refused: fingerprint in refused, math.inf, limit)
+
+    async def _parked_jobs(
+        self, name: str, wanted: Callable[[Sequence[str]], bool], until: float, limit: int
+    ) -> list[Job]:
+        jobs: list[Job] = []
+        for parked_name, refused, _ in await self.parked_names():
+            if parked_name == name and wanted(refused.split()):
+                jobs += await self._parked_by(name, refused, until, limit)
+        jobs.sort(key=lambda job: (job.due, job.id))
+        return jobs[:limit]
+
+    @abstractmethod
+    async def parked_names(self) -> list[tuple[str, str, float]]: ...
+
+    @abstractmethod
+    async def _parked_by(self, name: str, refused: str, until: float, limit: int) -> list[Job]:
+        """Parked jobs of a function that the same signatures refused, up to a due time, in start order."""
 
     async def park_job(self, id: str, attempts: int, reason: str) -> bool:
         job = await self._if_still(id, "pending", attempts)

@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import math
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -29,6 +29,7 @@ from duly._work.executor import Executor
 from duly.errors import StoreUnavailableError
 from duly.testing.clock import VirtualClock
 from duly.testing.entropy import SeededEntropy
+from duly.testing.faults import StoreView
 
 __all__ = ["QUIET", "Chaos", "Worker", "World"]
 
@@ -234,25 +235,19 @@ class Worker:
             raise StoreUnavailableError(f"{self.name} is dead")
 
 
-class _SimulatedStore:
+class _SimulatedStore(StoreView):
     """A worker's way to the store, with what goes wrong on it."""
 
     def __init__(self, world: "World", worker: Worker) -> None:
+        # On a server each process has connections of its own.
+        super().__init__(make_store(world.database, world.clock) if world.database else world.store)
         self._world = world
         self._worker = worker
-        # On a server each process has connections of its own.
-        self._store = make_store(world.database, world.clock) if world.database else world.store
         self._own = bool(world.database)
-
-    def expect_bodies(self, seconds: float) -> None:
-        self._store.expect_bodies(seconds)
 
     @property
     def clock(self) -> Clock:
         return self._worker.clock
-
-    async def migrate(self) -> tuple[int, int]:
-        return await self._store.migrate()
 
     async def open(self, tables: Sequence[Table[Any]]) -> None:
         """The world has opened the store that all share."""
@@ -307,21 +302,9 @@ class _SimulatedStore:
             raise StoreUnavailableError("simulated: the commit happened, and was reported as failed")
         return result
 
-    def version(self, topic: Topic) -> int:
-        return self._store.version(topic)
-
-    def due_since(self, topic: Topic, since: int) -> float | None:
-        return self._store.due_since(topic, since)
-
     async def wait(self, topic: Topic, since: int, until: float | None) -> None:
         # The store knows the true time, and `until` is by the worker's clock.
         await self._store.wait(topic, since, None if until is None else until - self._worker.skew_ms)
-
-    async def register_worker(self, worker: str, lease_s: float, functions: Mapping[str, str]) -> Lease:
-        return await self._store.register_worker(worker, lease_s, functions)
-
-    async def unregister_worker(self, worker: str) -> None:
-        await self._store.unregister_worker(worker)
 
     @property
     def shared(self) -> bool:

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import psycopg
@@ -191,25 +191,10 @@ class PostgreSQLTransaction(Exchange):
             return await self._reserve("jobs_reserve", kind, now, limit)
         return await self._look("jobs_due", kind, now, limit)
 
-    async def parked_jobs(self, name: str, fingerprint: str, now: float, limit: int) -> list[Job]:
-        return await self._parked_jobs(name, lambda refused: fingerprint not in refused, now, limit)
-
-    async def refused_jobs(self, name: str, fingerprint: str, limit: int) -> list[Job]:
-        return await self._parked_jobs(name, lambda refused: fingerprint in refused, math.inf, limit)
-
-    async def _parked_jobs(
-        self, name: str, wanted: Callable[[Sequence[str]], bool], until: float, limit: int
-    ) -> list[Job]:
-        jobs: list[Job] = []
-        for parked_name, refused, _ in await self.parked_names():
-            if parked_name != name or not wanted(refused.split()):
-                continue
-            if self._claims:
-                jobs += await self._reserve("jobs_reserve_parked", name, refused, until, limit)
-            else:
-                jobs += await self._look("jobs_parked", name, refused, until, limit)
-        jobs.sort(key=lambda job: (job.due, job.id))
-        return jobs[:limit]
+    async def _parked_by(self, name: str, refused: str, until: float, limit: int) -> list[Job]:
+        if self._claims:
+            return await self._reserve("jobs_reserve_parked", name, refused, until, limit)
+        return await self._look("jobs_parked", name, refused, until, limit)
 
     async def live_fingerprints(self, name: str, now: float) -> set[str]:
         return {fingerprint for (fingerprint,) in await self._scan("workers_having", name, now)}

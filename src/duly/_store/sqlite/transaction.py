@@ -5,8 +5,7 @@ fifty times the statement.
 """
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import apsw
@@ -202,21 +201,8 @@ class SQLiteTransaction(BufferedTransaction):
     async def parked_names(self) -> list[tuple[str, str, float]]:
         return await self._scan("parked_names", ())
 
-    async def parked_jobs(self, name: str, fingerprint: str, now: float, limit: int) -> list[Job]:
-        return await self._parked_jobs(name, lambda refused: fingerprint not in refused, now, limit)
-
-    async def refused_jobs(self, name: str, fingerprint: str, limit: int) -> list[Job]:
-        return await self._parked_jobs(name, lambda refused: fingerprint in refused, math.inf, limit)
-
-    async def _parked_jobs(
-        self, name: str, wanted: Callable[[Sequence[str]], bool], until: float, limit: int
-    ) -> list[Job]:
-        jobs: list[Job] = []
-        for parked_name, refused, _ in await self.parked_names():
-            if parked_name == name and wanted(refused.split()):
-                jobs += await self._scan_known("jobs_parked", (name, refused, until, limit))
-        jobs.sort(key=lambda job: (job.due, job.id))
-        return jobs[:limit]
+    async def _parked_by(self, name: str, refused: str, until: float, limit: int) -> list[Job]:
+        return await self._scan_known("jobs_parked", (name, refused, until, limit))
 
     async def _scan_known(self, name: str, bindings: tuple[Any, ...]) -> list[Job]:
         """Jobs of a range, remembered: they are about to be changed."""
