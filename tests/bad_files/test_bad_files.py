@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import duly
+from duly._app import Parts
 from duly._ground.clock import SystemClock
 from duly._store.sqlite.lease import FileLease, is_held
 from duly._store.sqlite.store import SQLiteStore
@@ -171,7 +172,10 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) 
 async def test_another_program_that_holds_the_file_is_waited_for(tmp_path: Path) -> None:
     """In a process of its own: two copies of SQLite in one process don't see each other's locks."""
     path = tmp_path / "shop.db"
-    async with app_on(path) as app:
+    clock = NappingClock()
+    app = app_on(path)
+    app._parts = Parts(clock=clock)
+    async with app:
         await app.mutation(note, text="before")
         with subprocess.Popen(
             [sys.executable, "-c", _HOLD_THE_LOCK, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -181,12 +185,27 @@ async def test_another_program_that_holds_the_file_is_waited_for(tmp_path: Path)
             assert other.stdout.readline() == "held\n"
             call = asyncio.create_task(app.mutation(note, text="after"))
             assert await app.query(notes) == ["before"]
-            await asyncio.sleep(0.3)  # for what must not happen there is no event
+            naps = clock.naps
+
+            async def tried_again() -> bool:
+                return clock.naps > naps + 10
+
+            await eventually(tried_again)
             assert not call.done()
             other.stdin.close()
             assert other.wait() == 0
         await call
         assert await app.query(notes) == ["before", "after"]
+
+
+class NappingClock(SystemClock):
+    """Counts how often somebody waits for a moment before trying again."""
+
+    naps = 0
+
+    async def sleep(self, seconds: float) -> None:
+        self.naps += 1
+        await super().sleep(seconds)
 
 
 _HOLD_THE_LOCK = """
@@ -201,7 +220,10 @@ connection.close()
 
 
 async def test_a_new_file_that_another_program_has_locked_is_waited_for(tmp_path: Path) -> None:
-    """As it is while another process makes it, recovers it after a crash, or is the last to close it."""
+    """As it is while another process makes it, recovers it after a crash, or is the last to close it.
+
+    SQLite itself waits then, and the event loop with it: so the other program lets go by itself, after a moment.
+    """
     path = tmp_path / "shop.db"
     with subprocess.Popen([sys.executable, "-c", _LOCK_A_NEW_FILE, str(path)], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None

@@ -86,9 +86,12 @@ async def test_A3_blocking_code_does_not_make_a_live_worker_look_dead(lasting_da
 
             await until_written(file)
             seen: set[str] = set()
-            while "ended" not in file.read_text():
+
+            async def ended() -> bool:
                 seen.add((await read_job(app, job_id))["state"]["kind"])
-                await asyncio.sleep(0.02)
+                return "ended" in file.read_text()
+
+            await eventually(ended)
             assert seen == {"inProgress"}
             await until_state(app, job_id, "success")
             for worker in started:
