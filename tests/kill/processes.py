@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,17 +15,19 @@ class Victim:
     """One process of `tests.kill.victim`."""
 
     def __init__(self, *arguments: str) -> None:
+        # A file, not a pipe that nobody reads: one that is full stops whoever has something to complain of.
+        self._complaints = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 (closed with the victim)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.kill.victim", *arguments],
             cwd=ROOT,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._complaints,
             text=True,
         )
 
     def wait_ready(self) -> "Victim":
         line = self.read_line()
-        assert line == "ready", f"{line!r}\n{self.process.stderr.read() if self.process.stderr else ''}"
+        assert line == "ready", f"{line!r}\n{self.complaints()}"
         return self
 
     def read_line(self) -> str:
@@ -34,6 +37,11 @@ class Victim:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def complaints(self) -> str:
+        """What it has written to stderr so far."""
+        self._complaints.seek(0)
+        return self._complaints.read()
+
     def kill(self) -> str:
         """SIGKILL; returns what it had still printed."""
         self.process.kill()
@@ -42,9 +50,17 @@ class Victim:
     def stop(self) -> tuple[str, str]:
         """SIGTERM, and its end; returns what it printed, and its complaints."""
         self.process.terminate()
-        out, err = self.process.communicate(timeout=30)
-        assert self.process.returncode == 0, err
-        return out, err
+        out, _ = self.process.communicate(timeout=30)
+        assert self.process.returncode == 0, self.complaints()
+        return out, self.complaints()
+
+    def close(self) -> None:
+        """Its end, if that has not come yet."""
+        if self.process.poll() is None:
+            self.kill()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self._complaints.close()
 
 
 @contextmanager
@@ -55,8 +71,4 @@ def victims() -> Iterator[list[Victim]]:
         yield started
     finally:
         for victim in started:
-            if victim.process.poll() is None:
-                victim.kill()
-            for stream in (victim.process.stdout, victim.process.stderr):
-                if stream is not None:
-                    stream.close()
+            victim.close()

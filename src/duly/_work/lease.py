@@ -10,10 +10,13 @@ import threading
 from typing import Protocol
 
 from duly._store.port import Lease
+from duly.errors import StoreError
 
 __all__ = ["Keeper", "LeaseKeeper"]
 
 _log = logging.getLogger("duly")
+
+_NOT_RENEWED = "the lease could not be renewed"
 
 
 class Keeper(Protocol):
@@ -54,7 +57,7 @@ class LeaseKeeper:
         except Exception:
             if self._lease.lapses:
                 raise  # nothing is claimed on a lease that may have run out
-            _log.exception("the lease could not be renewed")
+            _log.exception(_NOT_RENEWED)
 
     def rest(self) -> None:
         """Nothing of this worker's is in progress."""
@@ -84,6 +87,8 @@ class LeaseKeeper:
     def _renew(self) -> None:
         try:
             self._lease.renew()
-        except Exception:  # noqa: BLE001 (the thread must go on whatever a store raises)
+        except StoreError as error:
             # Tried again in a third of the lease. If it never works, others settle our actions, and we record nothing.
-            _log.exception("the lease could not be renewed")
+            _log.warning("%s: %s", _NOT_RENEWED, error)
+        except Exception:  # noqa: BLE001 (the thread must go on whatever a store raises)
+            _log.exception(_NOT_RENEWED)
