@@ -193,15 +193,15 @@ def test_a_stalled_connection_goes_on_when_it_heals(proxy: Proxy) -> None:
 
 
 def test_delay_is_added_both_ways_and_to_each_byte_once(proxy: Proxy, client: psycopg.Connection) -> None:
-    proxy.delay(0.2)
+    proxy.delay(0.5)
     began = time.monotonic()
     # More than a hundred chunks.
     client.execute("SELECT repeat('x', 10000000)")
-    assert 0.4 <= time.monotonic() - began < 10
+    assert 1 <= time.monotonic() - began < 30
     proxy.heal()
     began = time.monotonic()
     client.execute("SELECT 1")
-    assert time.monotonic() - began < 0.4
+    assert time.monotonic() - began < 1
 
 
 def test_it_ends_with_its_block(postgresql_url: str) -> None:

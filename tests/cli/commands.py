@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 COMMAND = [sys.executable, "-m", "duly.cli"]
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 class Result(NamedTuple):

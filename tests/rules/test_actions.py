@@ -23,7 +23,7 @@ from duly._store.port import Transaction
 from duly.errors import ConflictError, DulyError, LimitError, StoreUnavailableError
 from tests.rules.deploy import deploy, running
 from tests.rules.stage import Json, Stage, has_finished
-from tests.support import FaultyStore, ManualClock, eventually
+from tests.support import LOADED_S, FaultyStore, ManualClock, eventually
 
 T = TypeVar("T")
 
@@ -701,7 +701,7 @@ async def test_A3_after_a_kill_its_action_is_failed_within_a_second_of_the_resta
     began = time.monotonic()
     async with app:
         job = await has_finished(lambda: app.query("jobs:job_of", job_id), "failed")
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 1 + LOADED_S
         assert job["state"]["error"].startswith("interrupted: the worker stopped")
         assert job["attempts"] == 1
         assert job["completedTime"] >= job["startedTime"]
@@ -724,7 +724,7 @@ async def test_A3_a_worker_that_is_there_takes_over_from_one_that_was_killed(
             process.kill()
             began = time.monotonic()
             job = await has_finished(lambda: app.query("jobs:job_of", job_id), "failed")
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 3 + LOADED_S
             assert job["state"]["error"].startswith("interrupted: the worker stopped")
     assert stage.seen == []
 
@@ -859,7 +859,7 @@ async def test_A4_after_the_drain_actions_are_cancelled_and_failed(drain: timede
             await app.scheduler.run_after(0, perform_in_thread, hang),
         ]
         await stage.has_seen(3)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < LOADED_S
     stage.thread_gate("open").set()
     assert stage.seen.count("cancelled") == 2
     async with app.client():
@@ -953,7 +953,7 @@ async def test_A4_cancelled_while_it_drains_it_stops_at_once(
     began = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
         await stop
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < LOADED_S
     # Whatever could still be recorded: nothing is in progress once a worker has started again.
     again = duly.App(__name__, database=file_database)
     async with again:

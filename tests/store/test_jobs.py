@@ -8,7 +8,10 @@ import pytest
 
 from duly._model.job import MOVES, Job, JobKind, JobState
 from duly._store.port import Store, Transaction
+from tests.store.conftest import Stores
+from tests.store.engines import Engine
 from tests.store.rows import NOW, add_jobs, job_of, new_id, new_job, state_of
+from tests.support import ManualClock
 
 LONG = json.dumps({"text": "ä" * 40_000, "escaped": "\0\"'\\"})
 
@@ -438,3 +441,29 @@ async def job_in(store: Store, state: JobState) -> Job:
 
     await store.transact(change)
     return await job_of(store, job.id)
+
+
+# --- claims ---------------------------------------------------------------------------------------------------------
+
+
+async def test_what_a_look_took_and_gave_up_is_there_for_the_next_also_while_the_clock_stands_still(
+    engine: Engine, stores: Stores
+) -> None:
+    clock = ManualClock()
+    store = await stores.open(engine, clock=clock)
+    lease = await store.register_worker("w1", 10, {})
+    jobs = [new_job(due=clock.now_ms() - number) for number in range(5)]
+    await add_jobs(store, *jobs)
+
+    async def look(tx: Transaction, *, fails: bool = False) -> list[str]:
+        found = [job.id for job in await tx.due_jobs("mutation", clock.now_ms(), 10)]
+        if fails:
+            raise ValueError("as the test asked for")
+        return found
+
+    expected = [job.id for job in reversed(jobs)]
+    for _ in range(3):
+        with pytest.raises(ValueError, match="as the test"):
+            await store.transact(lambda tx: look(tx, fails=True), claims=True)
+        assert await store.transact(look, claims=True) == expected
+    lease.release()

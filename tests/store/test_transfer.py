@@ -239,7 +239,7 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "cut off in a line": (lambda file: file[: len(file) // 2], "is not as it was written"),
     "without its documents": (lambda file: _drop_lines(file, "document"), "does not hold what was written"),
     "without its jobs": (lambda file: _drop_lines(file, "job"), "does not hold what was written"),
-    "with a bit turned": (lambda file: file.replace(b"tea", b"tee"), "does not hold what was written"),
+    "with a bit turned": (lambda file: file.replace(b"TEA", b"TEE"), "does not hold what was written"),
     "with another id": (lambda file: file.replace(b'{"document":{"id":"', b'{"document":{"id":"0', 1), "line 4 is not"),
     "with a field too many": (lambda file: file.replace(b'"attempts":0', b'"attempts":0,"more":1'), "is not as"),
     "with an unknown line": (lambda file: file.replace(b'{"table"', b'{"tables"'), "line 2 is not"),
@@ -250,7 +250,7 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 @pytest.mark.parametrize("damage", DAMAGED)
 async def test_a_damaged_file_leaves_the_store_empty(sides: tuple[Store, Store], damage: str) -> None:
     source, target = sides
-    await fill(source, [{"n": number, "text": "tea"} for number in range(20)], [new_job()])
+    await fill(source, [{"n": number, "text": "TEA"} for number in range(20)], [new_job()])
     file = await exported(source)
     before = await all_in(target)
     change, message = DAMAGED[damage]

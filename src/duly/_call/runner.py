@@ -24,7 +24,8 @@ T = TypeVar("T")
 
 _log = logging.getLogger("duly")
 
-_CONFLICTS_MAX = 4
+# Some five seconds in all: whoever waits for an answer rather waits than tries again by hand.
+_CONFLICTS_MAX = 12
 _CONFLICT = Backoff(10, 2_000)
 _CANCEL_GRACE_S = 1.0
 

@@ -139,6 +139,8 @@ class Worker:
         self._changed = set[str]()
         # When it was dead or stalled; once it is back, it has to renew its lease first.
         self._sick: list[tuple[float, float]] = []
+        # From when to when its transactions ran.
+        self.transactions_ms: list[tuple[float, float]] = []
         self._awake = asyncio.Event()
         self._awake.set()
         self.clock = clock = _SkewedClock(world.clock, skew_ms)
@@ -197,6 +199,10 @@ class Worker:
         self.app._registry.load()
         self.app._registry.functions[path].signature = Signature(path, changed)
         self._changed.add(path)
+
+    def saw_as_of(self, at_ms: float) -> float:
+        """Since when what it decided then may stand: it knew what was so when its transaction began."""
+        return min((start for start, end in self.transactions_ms if start - 1 <= at_ms <= end + 1), default=at_ms)
 
     def could_run(self, path: str, at_ms: float) -> bool:
         """Whether it was registered then with a version of a function that takes the arguments there are."""
@@ -280,7 +286,11 @@ class _SimulatedStore(StoreView):
             await worker.step()
 
         async def mortal(tx: Transaction) -> T:
-            result = await body(tx)
+            began = world.clock.now_ms()
+            try:
+                result = await body(tx)
+            finally:
+                worker.transactions_ms.append((began, world.clock.now_ms()))
             if kill_at == "during":
                 worker.kill()
             if not worker.alive:
@@ -427,7 +437,8 @@ class World:
         if event.job_id is None:
             return
         if event.kind == "failed" and str(event.detail).startswith(f"ArgumentError: the arguments of {event.path!r}"):
-            able = [other.name for other in self.workers if other.could_run(event.path, event.at_ms - worker.skew_ms)]
+            seen = worker.saw_as_of(event.at_ms - worker.skew_ms)
+            able = [other.name for other in self.workers if other.could_run(event.path, seen)]
             if able:
                 self.wrongs.append(f"{worker.name} failed {event.job_id}, which {', '.join(able)} could run")
         if event.kind == "started":

@@ -15,6 +15,8 @@ from duly.errors import ConflictError
 
 __all__ = ["Catalog", "Shared"]
 
+# The least by which two times differ for certain, as floating-point numbers.
+_TICK_MS = 0.001
 _IDLE_MS = 10 * 1_000
 _IDLE_READ_MS = 10 * 60 * 1_000
 
@@ -64,6 +66,7 @@ class Shared:
         # This process as a worker, if it is one.
         self.worker = ""
         self.lease_ms = 10_000.0
+        self._reserved_until = 0.0
         # As of the last poll, and nobody has told of any since.
         self.nothing_parked = False
         self.catalog: Catalog | None = None
@@ -72,6 +75,12 @@ class Shared:
     def idle_ms(self, *, writable: bool) -> int:
         """How long a transaction may be silent before the server ends it: twice as long as a body may take."""
         return int(max(2_000 * self.body_s, _IDLE_MS if writable else _IDLE_READ_MS))
+
+    def new_reservation(self) -> float:
+        """Until when what a look reserves is reserved. No two looks have the same: by it one tells what it has already
+        from what earlier looks gave up, also while the clock stands still."""
+        self._reserved_until = max(self.clock.now_ms() + self.lease_ms, self._reserved_until + _TICK_MS)
+        return self._reserved_until
 
     def new_token(self) -> str:
         """For a commit. Begins with the time, so that old ones stand together."""

@@ -206,7 +206,7 @@ class PostgreSQLTransaction(Exchange):
             return []
         shared = self._shared
         if not self._reserved_until:
-            self._reserved_until = shared.clock.now_ms() + shared.lease_ms
+            self._reserved_until = shared.new_reservation()
         reserve = self._statement(statement, *parameters, shared.worker, self._reserved_until)
         jobs = self._placed((await self._aside(reserve))[0].rows)
         self._found_few = len(jobs) < parameters[-1]
