@@ -456,12 +456,12 @@ async def test_what_a_look_took_and_gave_up_is_there_for_the_next_also_while_the
     await add_jobs(store, *jobs)
 
     async def look(tx: Transaction, *, fails: bool = False) -> list[str]:
-        found = [job.id for job in await tx.due_jobs("mutation", clock.now_ms(), 10)]
+        found: list[str] = [job.id for job in await tx.due_jobs("mutation", clock.now_ms(), 10)]
         if fails:
             raise ValueError("as the test asked for")
         return found
 
-    expected = [job.id for job in reversed(jobs)]
+    expected: list[str] = [job.id for job in reversed(jobs)]
     for _ in range(3):
         with pytest.raises(ValueError, match="as the test"):
             await store.transact(lambda tx: look(tx, fails=True), claims=True)
