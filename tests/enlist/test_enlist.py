@@ -29,6 +29,7 @@ from duly.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from tests import postgres
 from tests.enlist.clients import CLIENTS, Client, done
 from tests.enlist.conftest import Ask
 from tests.support import eventually
@@ -364,7 +365,7 @@ async def test_a_connection_that_is_gone_is_unavailable(client: Client, postgres
     async def sell() -> None:
         async with client.transaction():
             await client.execute(INSERT)
-            ask("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+            ask(postgres.END_OTHERS)
             await done(duly.enlist(client.target, app_on(postgresql_url)).run_after(0, bill, item="tea"))
 
     # What ends the transaction may find out before, or complain in its turn.

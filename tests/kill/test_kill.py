@@ -89,8 +89,11 @@ async def test_A3_blocking_code_does_not_make_a_live_worker_look_dead(lasting_da
             seen: set[str] = set()
 
             async def ended() -> bool:
-                seen.add((await read_job(app, job_id))["state"]["kind"])
-                return "ended" in file.read_text()
+                state = (await read_job(app, job_id))["state"]["kind"]
+                if "ended" in file.read_text():
+                    return True
+                seen.add(state)
+                return False
 
             await eventually(ended)
             assert seen == {"inProgress"}

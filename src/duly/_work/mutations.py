@@ -23,6 +23,10 @@ _GROUP_MAX = 256
 _GROUP_S = 0.005
 # Looked up at a time: not many more than there is time to run.
 _DUE_MAX = 64
+# Where a look-up is a round trip, and others write meanwhile, so that nobody waits for a group: as many as that is
+# worth, and time to run them.
+_DUE_SUSPENDING_MAX = 256
+_GROUP_SUSPENDING_S = 0.02
 
 
 class Mutations:
@@ -35,7 +39,7 @@ class Mutations:
         self._group_max = _GROUP_MAX
         # How many to look up at first: not many more than there was time for. What is looked up and not run is out of
         # the way of other workers for a while, on some engines.
-        self._batch = _DUE_MAX
+        self._batch = _GROUP_MAX
 
     async def look(self) -> Looked:
         """One group of due mutations."""
@@ -67,7 +71,8 @@ class Mutations:
             begun.clear()
         # Not later while the group runs: what it schedules itself is for another.
         now = clock.now_ms()
-        limit = min(self._group_max, self._batch)
+        most, group_s = (_DUE_SUSPENDING_MAX, _GROUP_SUSPENDING_S) if tx.suspends else (_DUE_MAX, _GROUP_S)
+        limit = min(self._group_max, self._batch, most)
         events: list[Event] = []
         parked = await parked_for(tx, environment.registry, "mutation")
         started: float | None = None
@@ -80,12 +85,12 @@ class Mutations:
                     continue  # cancelled by one before it: it is not to run at all (rule C1)
                 begun.append(job)
                 events += await self._run(tx, job, function)
-                if len(begun) >= self._group_max or clock.monotonic() - started > _GROUP_S:
-                    self._batch = min(2 * len(begun), _DUE_MAX)
+                if len(begun) >= self._group_max or clock.monotonic() - started > group_s:
+                    self._batch = min(2 * len(begun), most)
                     return Looked(True, None, events)
             if len(due) < limit:
                 return Looked(False, await next_due_for(tx, environment.registry, "mutation", parked), events)
-            limit = self._batch = min(2 * limit, _DUE_MAX)
+            limit = self._batch = min(2 * limit, most)
 
     async def _run(self, tx: Transaction, job: Job, function: Function) -> list[Event]:
         """Run, decide, record; in the transaction that is open, and all or nothing but for the record."""

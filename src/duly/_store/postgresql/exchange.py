@@ -13,6 +13,7 @@ import psycopg
 
 from duly._model.job import Job
 from duly._store.buffered import BufferedTransaction
+from duly._store.postgresql.ahead import CHECKED, Ahead
 from duly._store.postgresql.faults import is_connection_lost, translate
 from duly._store.postgresql.pool import Pool
 from duly._store.postgresql.shared import Catalog, Shared
@@ -52,9 +53,9 @@ class Exchange(BufferedTransaction):
         self._queue: list[tuple[Statement, int | None]] = []
         # By which the commit can be asked for later.
         self.token: str | None = None
-        # Documents as the server has them; and those that are likely to be read.
+        # Documents as the server has them; and those that were read before the transaction began.
         self._read_bodies: dict[str, str | None] = {}
-        self._wanted: set[str] = set()
+        self._ahead = Ahead(shared.sql)
         # Where the rows of jobs are that were read.
         self._places: dict[str, str] = {}
         self.new_tables: dict[str, str] = {}
@@ -108,6 +109,10 @@ class Exchange(BufferedTransaction):
 
     async def _send(self, wire: Wire, questions: Sequence[Statement]) -> list[Answer]:
         queue, self._queue = self._queue, []
+        if self._ahead:
+            checks, bodies = self._ahead.check()
+            queue = [*checks, *queue]
+            self._read_bodies = bodies | self._read_bodies
         opening = [] if self._begun else self._opening()
         self._begun = True
         clock = self._shared.clock
@@ -153,8 +158,8 @@ class Exchange(BufferedTransaction):
         return fault
 
     def _wrong_step(self, statement: Statement, expected: int, count: int) -> DulyError:
-        if statement.name.startswith("job_update"):
-            # A job was reserved, and then cancelled by somebody before this transaction began.
+        if statement.name.startswith("job_update") or statement.name in CHECKED:
+            # A job was reserved, or a document read, and then changed by somebody before this transaction began.
             return self._shared.overtaken()
         return StoreError(
             f"the database {self._shared.where} is not as duly left it: {statement.name} changed {count} of "
@@ -191,7 +196,7 @@ class Exchange(BufferedTransaction):
             ConflictError, StoreError: It is not.
         """
         if not self._begun:
-            if self._catalog is None:
+            if self._catalog is None and not self._ahead:
                 return True
             await self._exchange()  # is what it took for granted so?
         return await self._whole(self._commit())
@@ -217,16 +222,21 @@ class Exchange(BufferedTransaction):
         self._queue.append((Statement(text, parameters or None), None))
 
     def _change_rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        if not rows:
-            return
         if name == "job_update":
             self._update_jobs(rows)
             return
         if name.startswith("document"):
             self._read_bodies.update((row[0], row[1] if len(row) > 1 else None) for row in rows)
+        if name == "document_replace":
+            ahead = self._ahead.take(rows)
+            self._put_in_queue("document_replace_ahead", ahead)
+            taken = {row[0] for row in ahead}
+            rows = [row for row in rows if row[0] not in taken]
         self._put_in_queue(name, rows)
 
     def _put_in_queue(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if not rows:
+            return
         columns = [list(column) for column in zip(*rows, strict=True)]
         # While an index is being filled, a document may have no entry in it yet.
         expected = None if name == "entry_delete" and self._fills(columns[0]) else len(rows)
@@ -249,10 +259,8 @@ class Exchange(BufferedTransaction):
                 moved.append(row)
             else:
                 placed.append((*row, place))
-        if placed:
-            self._put_in_queue("job_update", placed)
-        if moved:
-            self._put_in_queue("job_update_by_id", moved)
+        self._put_in_queue("job_update", placed)
+        self._put_in_queue("job_update_by_id", moved)
 
     def _insert_tables(self, tables: dict[str, str]) -> None:
         self._queue.append((self._statement("tables_insert", list(tables), list(tables.values())), None))

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -21,8 +20,6 @@ __all__ = ["PostgreSQLTransaction"]
 
 # The states that most rows are in. The others have an index of their own, which a statement must name to be given.
 _USUAL = ("pending", "success")
-_ID = re.compile(r'"([0-9a-hjkmnp-tv-z]{32})"')
-_PREFETCHED_MAX = 1_000
 _LOCKED_MS = 100
 
 
@@ -35,19 +32,25 @@ class PostgreSQLTransaction(Exchange):
     # Documents.
 
     async def get_document(self, id: str) -> str | None:
-        if id in self._documents:
-            return self._documents[id]
-        if id not in self._read_bodies:
-            wanted = self._wanted - self._read_bodies.keys() - self._documents.keys()
-            self._wanted = set()
-            ids = [id, *(wanted - {id})]
-            found = dict.fromkeys(ids)
-            found.update(await self._ask("documents_get", ids))
-            for key, body in found.items():
-                self._read_bodies.setdefault(key, body)
-            if id in self._documents:
-                return self._documents[id]  # written by a task of the same mutation meanwhile
-        return self._read_bodies[id]
+        if id not in self._documents and id not in self._read_bodies:
+            body = self._ahead.get(id)
+            if body is None and self._claims and not self._begun:
+                body = await self._read_ahead(id)
+            if body is None:
+                found = dict.fromkeys(ids := self._ahead.ids_with(id, self._read_bodies))
+                found.update(await self._ask("documents_get", ids))
+                self._read_bodies = found | self._read_bodies
+            elif id not in self._documents:
+                return body
+        # It may have been written by a task of the same mutation meanwhile.
+        return self._documents[id] if id in self._documents else self._read_bodies[id]
+
+    async def _read_ahead(self, id: str) -> str | None:
+        answers = await self._aside(self._ahead.question(self._ahead.ids_with(id, self._read_bodies)))
+        if self._begun:
+            return None  # meanwhile, and nobody would check it
+        self._ahead.learn(answers[0].rows)
+        return self._ahead.get(id)
 
     async def scan(
         self, index: int | None, after: Position, before: Position, descending: bool, limit: int
@@ -213,9 +216,7 @@ class PostgreSQLTransaction(Exchange):
         jobs.sort(key=lambda job: (job.due, job.id))
         for job in jobs:
             self._known[job.id] = job
-            if len(self._wanted) < _PREFETCHED_MAX:
-                # A job's arguments tell what it will read first.
-                self._wanted.update(_ID.findall(job.args))
+            self._ahead.expect(job.args)
         return jobs
 
     async def _look(self, statement: str, *parameters: Any) -> list[Job]:
@@ -225,7 +226,7 @@ class PostgreSQLTransaction(Exchange):
 
     async def next_due(self, kind: JobKind) -> float | None:
         now = self._shared.clock.now_ms()
-        parameters = (kind, now, self._shared.worker)
+        parameters = (kind, now, self._shared.worker, self._reserved_until)
         if self._claims:
             rows = (await self._aside(self._statement("jobs_next_due", *parameters)))[0].rows
         else:
