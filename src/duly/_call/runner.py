@@ -44,18 +44,37 @@ class Runner:
     async def query(self, chain: CallChain, target: Target, args: tuple[Any, ...], kwargs: Arguments) -> Any:
         function, arguments = self._prepare("query", target, args, kwargs)
 
-        async def body(tx: Transaction) -> Any:
-            scope = Scope(self.environment, tx, chain, function.path, self.environment.clock.now_ms())
-            result, _ = await self._run(function, QueryCtx(scope, self), arguments, scope)
-            return result
-
-        return await self.environment.store.read(body)
+        return await self.environment.store.read(lambda tx: self.look(chain, function, arguments, tx))
 
     async def mutation(self, chain: CallChain, target: Target, args: tuple[Any, ...], kwargs: Arguments) -> Any:
         function, arguments = self._prepare("mutation", target, args, kwargs)
+        return await self._commit(function, _DirectCall(self, chain, function, args, kwargs, arguments))
+
+    async def commit(
+        self,
+        chain: CallChain,
+        function: Function,
+        arguments: Callable[[], Arguments],
+        finish: Callable[[Any, Transaction], Awaitable[T]],
+    ) -> T:
+        """Runs a mutation in a transaction of its own, and in it `finish`, which makes of its result what is returned.
+
+        Args:
+            chain: Who began.
+            function: The mutation.
+            arguments: Makes them anew for each run: a conflict makes it run again, and a run may change its arguments.
+            finish: What it raises rolls the mutation back.
+        """
+
+        async def body(tx: Transaction) -> tuple[T, list[Event]]:
+            result, events = await self.mutate(chain, function, arguments(), tx)
+            return await finish(result, tx), events
+
+        return await self._commit(function, body)
+
+    async def _commit(self, function: Function, body: Callable[[Transaction], Awaitable[tuple[T, list[Event]]]]) -> T:
         observed = self.environment.observer is not None
         started = self.environment.clock.now_ms() if observed else 0
-        body = _DirectCall(self, chain, function, args, kwargs, arguments)
         try:
             result, events = await self.environment.store.transact(body)
         except ConflictError:
@@ -107,7 +126,13 @@ class Runner:
         async with scope.nested(function.path) as child:
             return await self._run_nested(function, MutationCtx(child, self), arguments, child)
 
-    # For the executor, which has the transaction or the job already.
+    # For who has the transaction or the job already.
+
+    async def look(self, chain: CallChain, function: Function, arguments: Arguments, tx: Transaction) -> Any:
+        """Runs a query on a snapshot that is open."""
+        scope = Scope(self.environment, tx, chain, function.path, self.environment.clock.now_ms())
+        result, _ = await self._run(function, QueryCtx(scope, self), arguments, scope)
+        return result
 
     def mutate(
         self, chain: CallChain, function: Function, arguments: Arguments, tx: Transaction
