@@ -204,7 +204,6 @@ class App:
             DulyError: Starlette is not installed.
 
         Example:
-            app = duly.App(__name__, database="sqlite:///shop.db")
             server = app.asgi(cors_origins=["https://shop.example"])  # uvicorn shop:server
         """
         if isinstance(cors_origins, str):

@@ -38,6 +38,15 @@ async def write(ctx: duly.MutationCtx, text: str) -> duly.Id[Note]:
 
 
 @duly.mutation
+async def write_all(ctx: duly.MutationCtx, texts: Any) -> int:
+    written = 0
+    while texts:  # uses up what it was given
+        await ctx.db.insert(notes, {"text": texts.pop(0)})
+        written += 1
+    return written
+
+
+@duly.mutation
 async def write_and_return(ctx: duly.MutationCtx, text: str) -> Any:
     await ctx.db.insert(notes, {"text": text})
     return 2**60  # no number of JavaScript's

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 import threading
 from contextlib import nullcontext
@@ -19,7 +20,7 @@ from duly.cli._functions import function_lines
 from duly.cli._load import Loaded, load_app
 from duly.cli._problem import perform, problems_shown
 from duly.cli._serve import database_shown, log_to_stderr, say_stopping, until_stopped
-from duly.cli._server import listen, served, url_of
+from duly.cli._server import served, url_of
 from duly.cli._version import duly_version
 
 __all__ = ["RELOAD", "main"]
@@ -32,14 +33,15 @@ _LABEL = 11
 
 
 def main() -> None:
-    """Arguments: the app, a database URL or nothing, a host, a port or nothing, and the number of the pipe's end."""
-    reference, database, host, port, pipe = sys.argv[1:]
+    """Arguments: the app, a database URL or nothing, the number of the pipe's end, that of a socket if it serves."""
+    reference, database, pipe, *sockets = sys.argv[1:]
     line_by_line()
     with problems_shown():
-        perform(_run(load_app(reference, database or None), host, int(port) if port else None, int(pipe)))
+        listening = socket.socket(fileno=int(sockets[0])) if sockets else None
+        perform(_run(load_app(reference, database or None), listening, int(pipe)))
 
 
-async def _run(loaded: Loaded, host: str, port: int | None, pipe: int) -> None:
+async def _run(loaded: Loaded, listening: socket.socket | None, pipe: int) -> None:
     app = loaded.app
     console = make_console()
     log_to_stderr()
@@ -48,9 +50,9 @@ async def _run(loaded: Loaded, host: str, port: int | None, pipe: int) -> None:
     stop = asyncio.Event()
     words: list[bytes] = []
     _listen(pipe, words, stop)
-    _print_header(loaded, console, None if port is None else url_of(host, port))
+    _print_header(loaded, console, listening)
     await app._migrate()
-    serves = nullcontext(()) if port is None else served(app, app.asgi(dev=True), listen(host, port))
+    serves = nullcontext(()) if listening is None else served(app, app.asgi(dev=True), listening)
     async with app, serves as serving:
         watching = asyncio.ensure_future(elsewhere.watch(app))
         try:
@@ -78,12 +80,13 @@ def _listen(pipe: int, words: list[bytes], stop: asyncio.Event) -> None:
     signal.signal(signal.SIGINT, lambda *_: None)
 
 
-def _print_header(loaded: Loaded, console: Console, url: str | None) -> None:
+def _print_header(loaded: Loaded, console: Console, listening: socket.socket | None) -> None:
     app = loaded.app
     facts = [("app", loaded.name), ("database", database_shown(app))]
     if app.database.endswith(":memory:"):
         facts.append(("", "in memory: it is gone after each reload"))
-    facts.append(("serves", url or "no clients; that takes pip install 'duly[server]'"))
+    missing = "no clients; that takes pip install 'duly[server]'"
+    facts.append(("serves", missing if listening is None else url_of(listening)))
     facts.append(("functions", str(len(app._registry.functions))))
     console.print(Text.assemble(("duly ", "bold"), (duly_version(), "bold")))
     for label, value in facts:

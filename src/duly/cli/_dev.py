@@ -8,6 +8,7 @@ import asyncio
 import importlib.util
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -21,7 +22,7 @@ from duly.cli._child import RELOAD
 from duly.cli._console import make_console, reveal
 from duly.cli._load import locate
 from duly.cli._problem import USAGE, relative
-from duly.cli._server import can_serve, free_port
+from duly.cli._server import can_serve, listen
 from duly.cli._signals import stop_requested
 
 __all__ = ["dev"]
@@ -40,14 +41,13 @@ class _UsersCode(PythonFilter):
 
 
 async def dev(reference: str, database: str | None, host: str, port: int | None) -> int:
-    """Runs until SIGTERM or Ctrl-C; serves on the port, or on one that is free. Returns the exit code."""
+    """Runs until SIGTERM or Ctrl-C. Returns the exit code."""
     name, _ = locate(reference)
     # Folders that this user may not read are nobody's business here.
     os.environ.setdefault("WATCHFILES_IGNORE_PERMISSION_DENIED", "1")
-    if port is None and can_serve():
-        # Chosen here, once: a page that is open must find the app again after a reload.
-        port = free_port(host)
-    child = _Child(reference, database, host, port)
+    # Opened here, once: requests that come during a reload wait, and find the app at the same port.
+    listening = listen(host, port) if os.name == "posix" and can_serve() else None
+    child = _Child(reference, database, listening)
     with stop_requested(child.kill) as stop:
         changes = awatch(*_folders(name), watch_filter=_UsersCode())
         try:
@@ -96,8 +96,9 @@ async def _next(changes: AsyncGenerator[_Changes, None]) -> _Changes:
 class _Child:
     """The process that runs the app, over and over."""
 
-    def __init__(self, reference: str, database: str | None, host: str, port: int | None) -> None:
-        self._arguments = [reference, database or "", host, "" if port is None else str(port)]
+    def __init__(self, reference: str, database: str | None, listening: socket.socket | None) -> None:
+        self._arguments = [reference, database or ""]
+        self._passed = () if listening is None else (listening.fileno(),)
         self._process: asyncio.subprocess.Process | None = None
         self._pipe: int | None = None
 
@@ -107,9 +108,9 @@ class _Child:
         try:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-c", _CHILD, *self._arguments, str(theirs if posix else 0)),
+                *("-c", _CHILD, *self._arguments, str(theirs if posix else 0), *map(str, self._passed)),
                 stdin=None if posix else theirs,
-                pass_fds=(theirs,) if posix else (),
+                pass_fds=(theirs, *self._passed) if posix else (),
             )
         finally:
             os.close(theirs)

@@ -1,6 +1,7 @@
 """`duly serve`: the app on the network; and what `duly dev` shares with it."""
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -14,7 +15,7 @@ from duly.cli._serve import database_shown, log_to_stderr, say, say_stopping, un
 from duly.cli._signals import stop_requested
 from duly.cli._worker import log_failures
 
-__all__ = ["HOST", "PORT", "can_serve", "free_port", "listen", "serve", "served", "url_of"]
+__all__ = ["HOST", "PORT", "can_serve", "listen", "serve", "served", "url_of"]
 
 HOST = "127.0.0.1"
 PORT = 3210
@@ -29,10 +30,9 @@ async def serve(loaded: Loaded, asgi: ASGIApp, host: str, port: int, root_path: 
     log_to_stderr()
     app._parts.observer = log_failures
     with stop_requested() as stop, listen(host, port) as listening:
-        url = url_of(host, listening.getsockname()[1])
         async with app if worker else app.client(), served(app, asgi, listening, root_path) as serving:
             what = "runs due functions" if worker else "runs no due functions"
-            say(f"serves {loaded.name} on {url}, {what}, on {database_shown(app)} (pid {os.getpid()})")
+            say(f"serves {loaded.name} on {url_of(listening)}, {what}, on {database_shown(app)} (pid {os.getpid()})")
             await until_stopped(app, stop, *serving)
             say_stopping(app, "stopping", "; a second signal stops at once")
     say("stopped")
@@ -62,34 +62,27 @@ def can_serve() -> bool:
     return all(find_spec(name) is not None for name in ("starlette", "uvicorn"))
 
 
-def free_port(host: str) -> int:
-    """The usual port, or another one where that is taken."""
-    for port in (PORT, 0):
-        try:
-            with listen(host, port) as listening:
-                return int(listening.getsockname()[1])
-        except CommandError:
-            if port == 0:
-                raise
-    raise AssertionError("the last one returns or raises")
-
-
-def url_of(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 is one that is free.
+def listen(host: str, port: int | None) -> socket.socket:
+    """A socket that listens. Port 0 is one that is free; None is the usual one, or else one that is free.
 
     Raises:
         CommandError: It can't.
     """
+    address = (host, PORT if port is None else port)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        return socket.create_server(address, family=family, backlog=_BACKLOG)
     except OSError as error:
+        if port is None and error.errno == errno.EADDRINUSE:
+            return listen(host, 0)
         raise CommandError(
-            f"can't listen on {url_of(host, port)}: {error.strerror or error}",
+            f"can't listen on {host}, port {address[1]}: {error.strerror or error}",
             hint="choose another one with --port",
             exit_code=USAGE,
         ) from None
+
+
+def url_of(listening: socket.socket) -> str:
+    """What to type in a browser."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

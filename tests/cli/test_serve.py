@@ -1,0 +1,191 @@
+"""`duly serve` and `duly dev`: clients are served, and the end is graceful (rule A4)."""
+
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import pytest
+from convex import ConvexError, ConvexInt64
+from convex.http_client import ConvexExecutionError, ConvexHttpClient
+
+from tests.cli.commands import DEADLINE_S, Duly, Running
+
+NOTES = """\
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import duly
+
+app = duly.App(__name__, database="sqlite:///notes.db")
+notes = duly.Table("notes")
+
+
+@duly.mutation
+async def write(ctx: duly.MutationCtx, text: str, size: int, code: duly.Int64, blob: bytes) -> str:
+    if not text:
+        raise duly.AppError({"code": "empty"})
+    await ctx.scheduler.run_after(0, confirm)
+    return await ctx.db.insert(notes, {"text": text, "size": size, "code": code, "blob": blob})
+
+
+@duly.query
+async def read(ctx: duly.QueryCtx) -> list[Any]:
+    return [{name: note[name] for name in ("text", "size", "code", "blob")} async for note in ctx.db.query(notes)]
+
+
+@duly.internal_mutation
+async def confirm(ctx: duly.MutationCtx) -> None:
+    Path("confirmed").touch()
+
+
+@duly.action
+async def wait(ctx: duly.ActionCtx) -> str:
+    Path("started").touch()
+    print("waiting", flush=True)
+    while not Path("go").exists():
+        await asyncio.sleep(0.01)
+    return "went"
+
+
+@duly.query
+async def version(ctx: duly.QueryCtx) -> int:
+    return 1
+"""
+WRITTEN: dict[str, Any] = {"text": "tea", "size": 3, "code": 7, "blob": b"\xff"}
+
+
+@pytest.fixture
+def project(duly: Duly) -> Duly:
+    duly.write("notes.py", NOTES)
+    return duly
+
+
+def started(duly: Duly, *options: str) -> tuple[Running, str]:
+    """A server, and its URL."""
+    serving = duly.start("serve", "notes", "--port", "0", *options)
+    return serving, url_in(serving.until("serves notes:app"))
+
+
+def url_in(line: str) -> str:
+    found = re.search(r"http://[\w.:\[\]]+", line)
+    assert found, line
+    return found[0].rstrip(",")
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor() as pool:
+        yield pool
+
+
+def test_the_python_client_calls_queries_mutations_and_actions(project: Duly) -> None:
+    _, url = started(project)
+    client = ConvexHttpClient(url)
+    assert isinstance(client.mutation("notes:write", {**WRITTEN, "code": ConvexInt64(7)}), str)
+    (note,) = client.query("notes:read")
+    assert (note["text"], note["size"], note["blob"]) == ("tea", 3.0, b"\xff")
+    assert note["code"].value == 7
+    (project.folder / "go").touch()
+    assert client.action("notes:wait") == "went"
+
+
+def test_the_python_client_gets_errors_and_their_data(project: Duly) -> None:
+    _, url = started(project)
+    client = ConvexHttpClient(url)
+    with pytest.raises(ConvexError) as told:
+        client.mutation("notes:write", {**WRITTEN, "text": "", "code": ConvexInt64(7)})
+    assert told.value.data == {"code": "empty"}
+    with pytest.raises(ConvexExecutionError, match=r"^\[Request ID: [0-9a-f]{16}\] Server Error$"):
+        client.mutation("notes:confirm")
+    with pytest.raises(Exception, match="400 BadConvexFunctionIdentifier: "):
+        client.query("no path")
+    client.set_auth("x.y.z")
+    with pytest.raises(Exception, match="401 NoAuthProvider: "):
+        client.query("notes:read")
+
+
+def test_it_runs_due_functions_unless_told_not_to(project: Duly) -> None:
+    args = {"path": "notes:write", "args": {**WRITTEN, "code": 7, "blob": {"$bytes": ""}}}
+    serving, url = started(project, "--no-worker")
+    assert httpx.post(f"{url}/api/mutation", json=args).json()["status"] == "success"
+    assert httpx.get(f"{url}/ready").json()["worker"] == "none"
+    serving.signal(signal.SIGTERM)
+    assert serving.ended() == 0, serving.lines
+    assert not (project.folder / "confirmed").exists()
+    serving, url = started(project)
+    assert httpx.get(f"{url}/ready").json()["worker"] == "running"
+    while not (project.folder / "confirmed").exists():
+        assert serving.process.poll() is None
+
+
+def test_its_options_are_those_of_asgi(project: Duly) -> None:
+    _, url = started(
+        project, "--dev", "--max-body", "100", "--root-path", "/notes", "--cors-origin", "https://shop.example"
+    )
+    read = httpx.post(f"{url}/api/query", json={"path": "notes:missing"}, headers={"Origin": "https://shop.example"})
+    assert "Could not find public function" in read.json()["errorMessage"]
+    assert read.headers["access-control-allow-origin"] == "https://shop.example"
+    assert httpx.post(f"{url}/api/query", json={"path": "notes:read", "args": {"x": "x" * 100}}).status_code == 413
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_A4_a_signal_lets_a_request_that_is_being_answered_finish(
+    project: Duly, pool: ThreadPoolExecutor, number: signal.Signals
+) -> None:
+    serving, url = started(project)
+    answer = pool.submit(ConvexHttpClient(url).action, "notes:wait")
+    serving.until("waiting")
+    serving.signal(number)
+    while True:  # until it listens no more
+        try:
+            httpx.get(f"{url}/health")
+        except httpx.ConnectError:
+            break
+    (project.folder / "go").touch()
+    assert answer.result(DEADLINE_S) == "went"
+    assert serving.ended() == 0, serving.lines
+    assert serving.lines[-1] == "stopped"
+
+
+def test_A4_a_second_signal_stops_at_once(project: Duly, pool: ThreadPoolExecutor) -> None:
+    serving, url = started(project)
+    answer = pool.submit(ConvexHttpClient(url).action, "notes:wait")
+    serving.until("waiting")
+    serving.signal(signal.SIGTERM)
+    while serving.process.poll() is None:
+        serving.signal(signal.SIGTERM)
+    assert serving.ended() == 128 + signal.SIGTERM
+    assert answer.exception(DEADLINE_S) is not None
+
+
+def test_a_port_that_is_taken_is_named(project: Duly) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = project("serve", "notes", "--port", port)
+    assert result.code == 2
+    assert f"can't listen on 127.0.0.1, port {port}: " in result.err
+    assert "--port" in result.err
+
+
+def test_dev_serves_too_and_goes_on_at_the_same_port_after_a_reload(project: Duly) -> None:
+    dev = project.start("dev", "notes")
+    url = url_in(dev.until("serves"))
+    dev.until("Ctrl-C stops")
+    read = {"path": "notes:version", "args": {}}
+    assert httpx.post(f"{url}/api/query", json=read).json()["value"] == 1
+    assert "ArgumentValidationError" in httpx.post(f"{url}/api/query", json=read | {"args": {"x": 1}}).text
+    project.write("notes.py", NOTES.replace("return 1", "return 2"))
+    dev.until("reloading: notes.py changed")
+    answer = 1
+    while answer != 2:
+        # Answered by the app that goes or by the one that comes, or cut off by the one that goes; never refused.
+        with suppress(httpx.RemoteProtocolError, httpx.ReadError):
+            answer = httpx.post(f"{url}/api/query", json=read, timeout=DEADLINE_S).json()["value"]
+    dev.signal(signal.SIGTERM)
+    assert dev.ended() == 0, dev.lines
