@@ -85,7 +85,7 @@ class Live:
         self.runs = 0
 
     def stamp(self) -> int:
-        """A new moment, later than every other: ns since the epoch. A step that begins later sees what is committed now."""
+        """A new moment, later than every other: ns since the epoch. A later step sees all that is committed by now."""
         self._stamped = max(self._stamped + 1, int(self._clock.now_ms() * 1_000_000))
         return self._stamped
 
