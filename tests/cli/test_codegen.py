@@ -44,7 +44,9 @@ def test_codegen_says_why_it_can_not_write(shop: Duly) -> None:
 
 
 def test_codegen_asks_for_a_folder(shop: Duly) -> None:
-    assert shop("codegen", "shop:app").code == 2
+    result = shop("codegen", "shop:app")
+    assert result.code == 2
+    assert "--typescript" in result.err
 
 
 def test_openapi_prints_the_document(shop: Duly) -> None:

@@ -2,8 +2,8 @@
 import { ConvexClient, ConvexHttpClient } from "convex/browser";
 import { useMutation, usePaginatedQuery, useQuery } from "convex/react";
 import type { FunctionReturnType } from "convex/server";
-import { api } from "./_generated/api";
-import type { Doc, Everything, Id, Line } from "./_generated/dataModel";
+import { api } from "../convex/_generated/api";
+import type { Doc, Everything, Id, Line } from "../convex/_generated/dataModel";
 
 const http = new ConvexHttpClient("http://127.0.0.1:8000");
 const client = new ConvexClient("http://127.0.0.1:8000");

@@ -1,8 +1,10 @@
 """The files for TypeScript clients: what they say, and that TypeScript agrees."""
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,16 @@ import pytest
 import duly
 from duly.codegen import typescript
 from duly.codegen._types import Types
+from examples.shop import app as shop
 from tests.codegen.every import app
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"
-# Where `make` puts the npm packages that the tests of clients need.
-NODE_MODULES = HERE.parent.parent / ".venv" / "clients" / "node_modules"
+# The npm packages that the tests of clients need.
+NODE_MODULES = Path(os.environ.get("DULY_TEST_CLIENTS") or Path(sys.prefix) / "clients") / "node_modules"
+PAGE = HERE.parent.parent / "docs" / "clients.md"
+
+needs_packages = pytest.mark.skipif(not NODE_MODULES.is_dir(), reason="needs npm packages: make clients")
 
 
 def test_the_files_are_these() -> None:
@@ -24,14 +30,33 @@ def test_the_files_are_these() -> None:
     assert typescript(app) == {path.name: path.read_text(encoding="utf-8") for path in GOLDEN.iterdir()}
 
 
-@pytest.mark.skipif(not NODE_MODULES.is_dir(), reason="needs the npm packages convex, react, typescript")
+def compile_with(files: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Lets TypeScript check a client of these files, by their paths."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    shutil.copy(HERE / "tsconfig.json", folder)
+    (folder / "node_modules").symlink_to(NODE_MODULES)
+    tsc = ["node", str(NODE_MODULES / "typescript" / "bin" / "tsc"), "--project", str(folder)]
+    return subprocess.run(tsc, capture_output=True, text=True, check=False)
+
+
+def generated(app: duly.App) -> dict[str, str]:
+    return {f"convex/_generated/{name}": text for name, text in typescript(app).items()}
+
+
+@needs_packages
 def test_typescript_accepts_good_calls_and_refuses_wrong_ones(tmp_path: Path) -> None:
-    for name in ("client.ts", "tsconfig.json"):
-        shutil.copy(HERE / name, tmp_path)
-    shutil.copytree(GOLDEN, tmp_path / "_generated")
-    (tmp_path / "node_modules").symlink_to(NODE_MODULES)
-    tsc = ["node", str(NODE_MODULES / "typescript" / "bin" / "tsc"), "--project", str(tmp_path)]
-    done = subprocess.run(tsc, capture_output=True, text=True, env=os.environ | {"NO_COLOR": "1"}, check=False)
+    client = (HERE / "client.ts").read_text(encoding="utf-8")
+    done = compile_with({**generated(app), "src/client.ts": client}, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_packages
+def test_typescript_accepts_the_client_that_the_page_shows(tmp_path: Path) -> None:
+    [client] = re.findall(r"^```tsx\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    done = compile_with({**generated(shop), "src/client.tsx": client}, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -39,6 +64,16 @@ def test_only_public_functions_are_named() -> None:
     text = "".join(typescript(app).values())
     assert "remove" in text
     assert "forget" not in text
+
+
+def test_a_table_whose_type_can_not_be_handled_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "odd.py").write_text(
+        "from typing import TypedDict\nimport duly\n\n"
+        "class Odd(TypedDict):\n    what: memoryview\n\nodds = duly.Table('odds', Odd)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(duly.errors.SchemaError, match="'odds'"):
+        typescript(duly.App("odd"))
 
 
 def test_an_app_without_functions_has_an_empty_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

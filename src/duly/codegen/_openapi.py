@@ -26,7 +26,8 @@ def openapi(app: App) -> dict[str, Any]:
         The document, to be written as JSON.
 
     Raises:
-        TypeError: A function's or a table's annotations can't be handled.
+        TypeError: A function's parameters or annotations can't be handled.
+        SchemaError: Two tables share a name, or the type of a table's documents can't be handled.
 
     Example:
         from duly.codegen import openapi
@@ -53,7 +54,7 @@ def _operation(path: str, schemas: FunctionSchemas) -> dict[str, Any]:
     body = {
         "type": "object",
         "properties": {"args": schemas.arguments, "format": {"const": "json"}},
-        "required": ["args"],
+        "required": ["args"] if schemas.arguments.get("required") else [],
     }
     success = {
         "type": "object",

@@ -27,6 +27,7 @@ from duly._ground.values import Int64
 from duly._model.job import SYSTEM_TABLE, ScheduledFunction
 from duly._model.signature import adapter_of
 from duly._model.typed_dicts import annotated_class
+from duly.errors import SchemaError
 
 __all__ = ["FunctionSchemas", "JsonSchema", "Schemas", "doc_of", "name_in", "schemas_of"]
 
@@ -61,7 +62,7 @@ def schemas_of(registry: Registry) -> Schemas:
     """What clients see of an app, in the order of the names.
 
     Raises:
-        TypeError: Pydantic can't handle the type of a table's documents.
+        SchemaError: The type of a table's documents can't be handled.
     """
     functions = {path: function for path, function in sorted(registry.functions.items()) if function.public}
     tables = {name: table.document for name, table in sorted(registry.tables.items()) if table.document is not None}
@@ -98,7 +99,10 @@ def _wanted(
             yield ("result", path), "serialization", function.signature.returned_schema
     for name, document in tables.items():
         # Like what functions return: a document is seen nowhere else.
-        adapter = adapter_of(f"{name} document", {"value": document}, "allow")
+        try:
+            adapter = adapter_of(f"{name} document", {"value": document}, "allow")
+        except TypeError as error:
+            raise SchemaError(str(error)) from error
         yield ("document", name), "serialization", adapter.core_schema
 
 

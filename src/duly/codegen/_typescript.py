@@ -60,7 +60,8 @@ def typescript(app: App) -> dict[str, str]:
         The texts by their file names: `api.js`, `api.d.ts` and `dataModel.d.ts`.
 
     Raises:
-        TypeError: A function's or a table's annotations can't be handled.
+        TypeError: A function's parameters or annotations can't be handled.
+        SchemaError: Two tables share a name, or the type of a table's documents can't be handled.
 
     Example:
         from duly.codegen import typescript
