@@ -56,7 +56,7 @@ class Limits:
     actions: int = 1_000
 
 
-class _Closed(Exception):
+class _ClosedError(Exception):
     """The connection is to be closed, after a last message if there is one."""
 
     def __init__(self, code: int = 1000, reason: str = "", message: dict[str, Any] | None = None) -> None:
@@ -104,7 +104,7 @@ class Sync:
         calls: Runs the functions.
         live: The app's live queries.
         clock: The app's, once it is open.
-        authenticate: Who somebody is, by the fields of an Authenticate message; raises `_Closed`'s kin for a refusal.
+        authenticate: Who somebody is, by the fields of an Authenticate message, and until when (ms).
         limits: What one client may take.
     """
 
@@ -198,10 +198,10 @@ class _Connection:
         if error is None or isinstance(error, WebSocketDisconnect):
             return
         if isinstance(error, BadMessageError):
-            error = _Closed(message={"type": "FatalError", "error": str(error)[:1_000]})
-        if not isinstance(error, _Closed):
+            error = _ClosedError(message={"type": "FatalError", "error": str(error)[:1_000]})
+        if not isinstance(error, _ClosedError):
             _log.error("a connection failed", exc_info=error)
-            error = _Closed(1011, "InternalServerError")
+            error = _ClosedError(1011, "InternalServerError")
         with contextlib.suppress(Exception):  # it may be gone
             if self._websocket.application_state is WebSocketState.CONNECTED:
                 if error.message is not None:
@@ -222,21 +222,27 @@ class _Connection:
                 self._room.set()
                 self._dirty.set()
                 self._more_unsent.clear()
+                timer = self._clock.call_later(_PING_S, lambda: self._send({"type": "Ping"}))
                 try:
-                    await asyncio.wait_for(self._more_unsent.wait(), _PING_S)
-                except TimeoutError:
-                    self._send({"type": "Ping"})
+                    await self._more_unsent.wait()
+                finally:
+                    timer.cancel()
             await self._websocket.send_text(self._unsent.popleft().decode())
 
     # Reading.
 
     async def _read(self) -> None:
+        reading = asyncio.current_task()
+        assert reading is not None, "a coroutine runs in a task"
+        timer = self._clock.call_later(_CONNECT_S, reading.cancel)
         try:
-            await self._obey(await asyncio.wait_for(self._receive(), _CONNECT_S))
-            while True:
-                await self._obey(await self._receive())
-        except TimeoutError:
-            raise _Closed(1008, "NoConnectMessage") from None
+            await self._obey(await self._receive())
+        except asyncio.CancelledError:
+            raise _ClosedError(1008, "NoConnectMessage") from None
+        finally:
+            timer.cancel()
+        while True:
+            await self._obey(await self._receive())
 
     async def _receive(self) -> Reader:
         message = await self._websocket.receive()
@@ -271,7 +277,7 @@ class _Connection:
         seen = message.moment("maxObservedTimestamp")
         if seen is not None:
             if seen > self._live.stamp() + _AHEAD_NS:
-                raise _Closed(1011, "InternalServerError: the client has seen a moment that is yet to come")
+                raise _ClosedError(1011, "InternalServerError: the client has seen a moment that is yet to come")
             self._live.pass_by(seen)
 
     # Queries.
@@ -382,7 +388,7 @@ class _Connection:
 
     def _queue(self, message: Reader) -> None:
         if len(self._mutations) >= self._sync.limits.mutations:
-            raise _Closed(1013, "TooManyConcurrentRequests")
+            raise _ClosedError(1013, "TooManyConcurrentRequests")
         message.check_component()
         self._mutations.append((message.number("requestId"), message.text("udfPath"), message.args(), self._caller))
         self._more_mutations.set()
@@ -412,10 +418,12 @@ class _Connection:
         except CallError as error:
             outcome, moment = self._calls.failure(error, path), None
         except ConflictError as error:
-            raise _Closed(1013, "TooManyConcurrentRequests: the transaction lost against others each time") from error
+            raise _ClosedError(
+                1013, "TooManyConcurrentRequests: the transaction lost against others each time"
+            ) from error
         except StoreError as error:
             # Whether or not it took effect: the client asks again, and is told what became of it.
-            raise _Closed(1011, "InternalServerError: the database can't be reached") from error
+            raise _ClosedError(1011, "InternalServerError: the database can't be reached") from error
         finally:
             self._committing = False
         self._send(
@@ -457,7 +465,7 @@ class _Connection:
 
     def _act(self, message: Reader) -> None:
         if self._acting >= self._sync.limits.actions or len(self._unsent) >= 2 * _UNSENT_MAX:
-            raise _Closed(1013, "TooManyConcurrentRequests")
+            raise _ClosedError(1013, "TooManyConcurrentRequests")
         message.check_component()
         request, path, args = message.number("requestId"), message.text("udfPath"), message.args()
         prepared: Prepared | CallError
@@ -489,7 +497,7 @@ class _Connection:
         except PermissionError as error:
             raise self._refused(str(error), attempted=True) from error
         except ConnectionError as error:
-            raise _Closed(1011, "InternalServerError: who calls can't be told at the moment") from error
+            raise _ClosedError(1011, "InternalServerError: who calls can't be told at the moment") from error
         self._caller = caller
         self._asked[1] += 1
         if self._expiry is not None:
@@ -513,8 +521,8 @@ class _Connection:
         self._sync.actions.add(task)
         task.add_done_callback(self._sync.actions.discard)
 
-    def _refused(self, why: str, *, attempted: bool) -> _Closed:
-        return _Closed(
+    def _refused(self, why: str, *, attempted: bool) -> _ClosedError:
+        return _ClosedError(
             message={
                 "type": "AuthError",
                 "error": why,
