@@ -12,10 +12,9 @@ import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
-from duly.server.calls import BadPathError, Caller, CallError, Calls, Failure, Outcome, Prepared, Success
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from duly._call.scope import CallChain, Pages
@@ -24,6 +23,7 @@ from duly._live.live import Live, LiveQuery
 from duly._model.event import Event
 from duly._store.port import Transaction
 from duly.errors import ConflictError, StoreError
+from duly.server.calls import BadPathError, Caller, CallError, Calls, Failure, Outcome, Prepared, Success
 from duly.server.messages import BadMessageError, Reader, encode_moment
 
 __all__ = ["Limits", "Sync"]
@@ -66,18 +66,14 @@ class _ClosedError(Exception):
         self.message = message
 
 
-class _Result(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Result:
     """What became of a run of a live query. Two that are equal need not be told twice."""
 
     said: str
     data: str | None
-    outcome: Outcome
-    journal: str | None
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Result) and self[:2] == other[:2]
-
-    __hash__ = tuple.__hash__
+    outcome: Outcome = field(compare=False)
+    journal: str | None = field(compare=False)
 
 
 @dataclass(slots=True)
@@ -355,7 +351,7 @@ class _Connection:
         if not modifications and not self._must:
             return
         moment = self._live.as_of if self._queries else max(self._live.stamp(), self._floor, self._told[2])
-        told, self._told = self._told, (*self._asked, moment)
+        told, self._told = self._told, (self._asked[0], self._asked[1], moment)
         self._must = False
         self._removed.clear()
         self._send({
@@ -426,9 +422,8 @@ class _Connection:
             raise _ClosedError(1011, "InternalServerError: the database can't be reached") from error
         finally:
             self._committing = False
-        self._send(
-            {"type": "MutationResponse", "requestId": request, **_response(outcome), "ts": moment, "logLines": []}
-        )
+        response = {**_response(outcome), "ts": moment, "logLines": []}
+        self._send({"type": "MutationResponse", "requestId": request, **response})
         self._require(self._live.stamp())
         self._answered.set()
 
@@ -453,7 +448,7 @@ class _Connection:
         try:
             return await runner.perform(function, body)
         except BaseException as error:  # noqa: BLE001 (a function may raise anything)
-            return self._calls.failure_in(function, error), None
+            return self._calls.failure_in(function, error, "convex_encoded_json"), None
 
     def _prepared(self, kind: Any, path: str, args: Any, caller: Caller) -> Prepared:
         try:
