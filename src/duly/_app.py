@@ -1,7 +1,7 @@
 """The app: where all parts are put together, and the only place that knows them all."""
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -18,6 +18,7 @@ from duly._live.live import Live
 from duly._live.subscribing import subscribe
 from duly._model.event import Observer
 from duly._model.function import FunctionReference
+from duly._model.provider import JWTProvider
 from duly._store.open import make_store
 from duly._store.port import Lease, Store
 from duly._work.executor import Executor
@@ -77,6 +78,7 @@ class App:
         mutation_timeout: How long a mutation may run; default 5 seconds.
         lease: How long after a worker was last heard of its actions are given up as interrupted; default 10 seconds.
         drain: How long a worker that is asked to stop waits for running actions; default 30 seconds.
+        identity_providers: Whose tokens say who calls, where the app is served; default none: any token is refused.
 
     Raises:
         TypeError, ValueError: An option is of the wrong type, or not positive.
@@ -100,6 +102,7 @@ class App:
         mutation_timeout: timedelta = timedelta(seconds=5),
         lease: timedelta = timedelta(seconds=10),
         drain: timedelta = timedelta(seconds=30),
+        identity_providers: Sequence[JWTProvider] = (),
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"the name of an app is __name__, a str, not {name!r}")
@@ -117,6 +120,7 @@ class App:
         self._mutation_timeout = _positive("mutation_timeout", mutation_timeout)
         self._lease = _positive("lease", lease)
         self._drain = _positive("drain", drain, zero=True)
+        self._identity_providers = _distinct(identity_providers)
         self._registry = Registry(name)
         self._parts = Parts()
         # From opening to closing.
@@ -228,6 +232,7 @@ class App:
             mutation_timeout=self._mutation_timeout,
             lease=self._lease,
             drain=self._drain,
+            identity_providers=self._identity_providers,
         )
         twin._parts = parts
         return twin
@@ -388,3 +393,14 @@ def _positive(name: str, value: timedelta, *, zero: bool = False) -> timedelta:
     if value < timedelta(0) or (value == timedelta(0) and not zero):
         raise ValueError(f"{name} must be greater than zero, not {value}")
     return value
+
+
+def _distinct(providers: Sequence[JWTProvider]) -> tuple[JWTProvider, ...]:
+    for provider in providers:
+        if not isinstance(provider, JWTProvider):
+            raise TypeError(f"identity_providers are duly.JWTProvider, not {provider!r}")
+    names = [(provider.issuer, provider.audience) for provider in providers]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two identity_providers are of issuer {name[0]!r} for audience {name[1]!r}")
+    return tuple(providers)

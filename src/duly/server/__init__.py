@@ -1,0 +1,1 @@
+"""The app on the network: HTTP, and the WebSocket protocol of Convex clients."""
