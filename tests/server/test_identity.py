@@ -384,6 +384,15 @@ async def test_keys_for_something_else_are_not_taken(issuer: Issuer, clock: Manu
 
 
 @pytest.mark.parametrize(
+    "broken", [{"kty": "RSA"}, {"kty": "RSA", "n": 7, "e": []}, {"kty": "RSA", "n": "", "e": "AQAB"}]
+)
+async def test_a_key_that_is_none_verifies_nothing(issuer: Issuer, clock: ManualClock, broken: dict[str, Any]) -> None:
+    issuer.publish(broken | {"kid": "first"})
+    verifier = TokenVerifier([published(issuer)], clock)
+    assert await code_of(verifier, token(issuer.url, kid="first")) == "Unauthenticated"
+
+
+@pytest.mark.parametrize(
     ("path", "page"),
     [
         ("/keys", None),
@@ -492,8 +501,9 @@ async def test_while_keys_are_fetched_again_others_go_on_with_what_there_is(cloc
     ids=short,
 )
 def test_a_provider_that_cannot_be_says_why(options: dict[str, Any], error: type[Exception], says: str) -> None:
+    given: dict[str, Any] = {"issuer": ISSUER, "audience": AUDIENCE}
     with pytest.raises(error, match=says):
-        duly.JWTProvider(**{"issuer": ISSUER, "audience": AUDIENCE, **options})
+        duly.JWTProvider(**(given | options))
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ class TokenVerifier:
         """
         header, claims = _unverified(token)
         provider, keys = self._provider_of(claims)
-        algorithm = header.get("alg")
+        algorithm: Any = header.get("alg")
         if algorithm not in provider.algorithms:
             raise _refused(f"it is signed with {algorithm!r}, not {' or '.join(provider.algorithms)}")
         try:
@@ -123,7 +123,7 @@ def _given_keys(provider: JWTProvider, text: str) -> KeySet:
         keys = document.get("keys", [document])
         for key in keys:
             jwt.PyJWK(key)
-    except (jwt.PyJWTError, ValueError) as error:
+    except (jwt.PyJWTError, TypeError, ValueError) as error:
         raise ValueError(f"the key of {provider.issuer} can't be read: {error}") from None
     return KeySet(keys)
 
@@ -165,7 +165,7 @@ def _verified(token: str, key: Jwk, algorithm: str, provider: JWTProvider) -> Ma
                 "enforce_minimum_key_length": True,
             },
         )
-    except (jwt.PyJWTError, ValueError) as error:
+    except (jwt.PyJWTError, TypeError, ValueError) as error:
         raise _refused(str(error)) from None
     if not isinstance(claims["sub"], str) or not claims["sub"]:
         raise _refused("its subject is no text")
