@@ -9,11 +9,12 @@ import pytest
 
 import duly
 from duly._app import Parts
-from duly._ground.entropy import SeededEntropy, SystemEntropy
+from duly._ground.entropy import SystemEntropy
 from duly._model.admin_key import hash_admin_key, is_admin_key, make_admin_key
 from duly._store.port import Store
 from duly.server.caller import Authenticator, Caller
 from duly.server.identity import IdentityError
+from duly.testing.entropy import SeededEntropy
 from tests.server.issuer import AUDIENCE, NOW_MS, NOW_S, RSA_KEY, pem, token
 from tests.support import ManualClock
 

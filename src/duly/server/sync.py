@@ -310,12 +310,9 @@ class _Connection:
         except CallError as error:
             failure = self._calls.failure(error, path)
             return _Watched(path, args, journal, _result_of(failure, None), version=-1)
-        key = (
-            prepared.function.path,
-            orjson.dumps(args, option=orjson.OPT_SORT_KEYS),
-            self._caller.identity,
-            self._caller.is_admin,
-        )
+        caller = self._caller
+        written = orjson.dumps(args, option=orjson.OPT_SORT_KEYS)
+        key = (prepared.function.path, written, caller.identity, caller.is_admin)
         run = _run_live(self._calls, prepared, caller, journal)
         return _Watched(path, args, journal, self._live.watch((*key, journal), run, self))
 
