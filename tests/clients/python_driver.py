@@ -25,7 +25,7 @@ class Commands:
         assert not options, options
         self._clients[client] = ConvexClient(url)
 
-    def openHttp(self, client: int, url: str) -> None:  # noqa: N802 (the commands' names are JavaScript's)
+    def openHttp(self, client: int, url: str) -> None:
         self._clients[client] = ConvexHttpClient(url)
 
     def query(self, client: int, path: str, args: Any) -> Any:
@@ -44,13 +44,13 @@ class Commands:
     def unsubscribe(self, client: int, subscription: int) -> None:
         self._following.pop(subscription).cancel()
 
-    def setToken(self, client: int, token: str) -> None:  # noqa: N802
+    def setToken(self, client: int, token: str) -> None:
         self._clients[client].set_auth(token)
 
-    def clearAuth(self, client: int) -> None:  # noqa: N802
+    def clearAuth(self, client: int) -> None:
         self._clients[client].clear_auth()
 
-    def setAdminKey(self, client: int, key: str, identity: None) -> None:  # noqa: N802
+    def setAdminKey(self, client: int, key: str, identity: None) -> None:
         self._clients[client].set_admin_auth(key)
 
 

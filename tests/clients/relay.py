@@ -177,12 +177,12 @@ class Relay:
             await destination.close(code, closed.rcvd.reason)
 
     def _cut_by(self, message: Message) -> _Cut | None:
+        due = None
         for cut in self._cuts:
-            if cut.left and (cut.type, cut.sender) == (message.type, message.sender):
+            if (cut.type, cut.sender) == (message.type, message.sender):
                 cut.left -= 1
-                if cut.left == 0:
-                    return cut
-        return None
+                due = cut if cut.left == 0 else due
+        return due
 
 
 def _counting(count: Callable[[], None]) -> type[ClientConnection]:

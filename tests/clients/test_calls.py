@@ -34,7 +34,7 @@ VALUES: list[Any] = [
     [1.0, 1, [b"\x01"], None],
     {},
     {"inner": {"": [2.5]}},
-    {"value": {"$ is not first": 1}},
+    {"a $ that is not first": 1},
 ]
 SPECIAL_FLOATS = [math.nan, math.inf, -math.inf, -0.0]
 # What each client makes of special floats.
@@ -126,7 +126,7 @@ async def test_arguments_that_do_not_fit_fail_the_call_alone(server: Server, con
 
 async def test_a_value_of_megabytes_passes(server: Server, connect: Connect) -> None:
     client = await connect(server.url)
-    value = "é" * 3_000_000
+    value = "é" * 1_500_000
     assert await client.query("chat:echo_query", {"value": value}) == value
     assert await client.mutation("chat:echo_mutation", {"value": value}) == value
 

@@ -28,7 +28,7 @@ async def test_nothing_acknowledged_is_lost_and_nothing_is_done_twice(
 
         sending = [asyncio.create_task(send(number)) for number in range(MUTATIONS)]
         for count in kills_after:
-            await messages.until(lambda value: len(value) >= count)
+            await messages.until(lambda value, count=count: len(value) >= count)
             server.kill()
             before = sorted(acknowledged)
             assert 0 < len(before) < MUTATIONS

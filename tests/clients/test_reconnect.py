@@ -64,7 +64,7 @@ async def test_a_burst_survives_cut_after_cut(server: Server, npm: Driver, relay
     assert await anext(messages) == []
     count = 30
     first = relay.cut_at("MutationResponse", "server", passed_on=False, nth=7)
-    second = relay.cut_at("Transition", "server", passed_on=False, nth=14)
+    second = relay.cut_at("MutationResponse", "server", passed_on=True, nth=20)
     await asyncio.gather(*(send(client, channel, str(number)) for number in range(count)))
     assert first.is_set()
     assert second.is_set()
