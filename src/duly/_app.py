@@ -14,6 +14,8 @@ from duly._call.scope import FROM_OUTSIDE, Environment
 from duly._ground.clock import Clock, SystemClock
 from duly._ground.entropy import Entropy, SystemEntropy
 from duly._ground.ids import IdMaker, SharedIdMaker
+from duly._live.live import Live
+from duly._live.subscribing import subscribe
 from duly._model.event import Observer
 from duly._model.function import FunctionReference
 from duly._store.open import make_store
@@ -121,6 +123,7 @@ class App:
         self._store: Store | None = None
         self._runner: Runner | None = None
         self._executor: Executor | None = None
+        self._live: Live | None = None
         # Made at the first `duly.enlist`, and kept.
         self._enlisting: Environment | None = None
 
@@ -187,6 +190,7 @@ class App:
         """Has calls run on a store that is open."""
         self._store = store
         self._runner = Runner(self._environment(store, IdMaker(self._parts.entropy), self._parts.observer))
+        self._live = Live(store, store.clock, self._parts.entropy)
 
     def _environment(self, store: Store, ids: IdMaker, observer: Observer | None) -> Environment:
         parts = self._parts
@@ -250,6 +254,9 @@ class App:
 
     async def _close(self) -> None:
         store, self._store, self._runner = self._store, None, None
+        if self._live is not None:
+            await self._live.close()
+            self._live = None
         if store is not None:
             await store.close()
 
@@ -330,6 +337,40 @@ class App:
             await app.action(send_confirmation, order_id=order_id)
         """
         return await self._running().action(FROM_OUTSIDE, function, args, kwargs)
+
+    @overload
+    def subscribe(
+        self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncIterator[R]: ...
+    @overload
+    def subscribe(self, function: str, /, *args: Any, **kwargs: Any) -> AsyncIterator[Any]: ...
+    def subscribe(self, function: Any, /, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        """A query's result now, and each later one that differs from the one before, as commits by whomever change it.
+
+        It is computed again only when something that it read has changed, once for all who subscribe to the same. Who
+        is slow gets the newest result, and none of those in between. It ends when the app is closed.
+
+        Args:
+            function: A query, by reference or path; public or internal.
+            args, kwargs: Its arguments.
+
+        Returns:
+            An iterator over the results, for `async for`.
+
+        Raises:
+            FunctionNotFoundError, ArgumentError: The call does not fit the function.
+            Exception: Whatever the query raises; that ends the subscription.
+
+        Example:
+            async for order in app.subscribe(get_order, order_id=order_id):
+                print(order["status"])
+                if order["status"] == "archived":
+                    break
+        """
+        runner = self._running()
+        assert self._live is not None, "an app that runs has it"
+        known, stored = runner.prepare_stored("query", function, args, kwargs)
+        return subscribe(self._live, runner, FROM_OUTSIDE, known, stored)
 
     @property
     def scheduler(self) -> Scheduler:

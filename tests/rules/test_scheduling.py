@@ -1416,9 +1416,9 @@ class CountingStore(FaultyStore):
         super().__init__(url, clock)
         self.calls = 0
 
-    async def read(self, body: Callable[[Any], Awaitable[T]], /) -> T:
+    async def read(self, body: Callable[[Any], Awaitable[T]], /, *, follows: bool = False) -> T:
         self.calls += 1
-        return await super().read(body)
+        return await super().read(body, follows=follows)
 
     async def transact(self, body: Callable[[Any], Awaitable[T]], /, *, claims: bool = False) -> T:
         self.calls += 1

@@ -64,6 +64,19 @@ FROM_OUTSIDE = CallChain()
 """That of a call which no scheduled function made, and nobody in particular."""
 
 
+class Pages:
+    """Where the page of a live query ends: where it ended when it was first computed, whatever comes and goes.
+
+    Args:
+        end: The cursor at which it ended then; None the first time.
+    """
+
+    __slots__ = ("end",)
+
+    def __init__(self, end: str | None) -> None:
+        self.end = end
+
+
 def operation(
     method: Callable[Concatenate[Owner, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Owner, P], Awaitable[T]]:
@@ -92,6 +105,7 @@ class Scope:
         "events",
         "now_ms",
         "open",
+        "pages",
         "path",
         "tx",
         "underway",
@@ -110,6 +124,7 @@ class Scope:
         usage: Usage | None = None,
         events: list[Event] | None = None,
         parent: "Scope | None" = None,
+        pages: "Pages | None" = None,
     ) -> None:
         self.environment = environment
         self.tx = tx
@@ -120,6 +135,7 @@ class Scope:
         self.usage = usage if usage is not None else Usage()
         self.events = events if events is not None else []
         self.open = True
+        self.pages = pages
         # The scopes of this run in which an operation is under way, and the task that it runs on.
         self.underway: dict[Scope, asyncio.Task[Any] | None] = parent.underway if parent is not None else {}
         self._parent = parent
@@ -239,6 +255,7 @@ class Scope:
             usage=self.usage,
             events=self.events,
             parent=self,
+            pages=self.pages,
         )
 
     @asynccontextmanager
