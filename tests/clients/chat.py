@@ -4,6 +4,8 @@ Tests share a server; each keeps to a channel of its own.
 """
 
 import asyncio
+import os
+from datetime import timedelta
 from typing import Any, TypedDict
 
 import duly
@@ -15,7 +17,11 @@ class Message(TypedDict):
     body: str
 
 
-app = duly.App(__name__)
+# Whose word is taken for who calls; the tests have the other half of the key.
+KEY = os.environ.get("CHAT_KEY")
+PROVIDERS = [duly.JWTProvider(issuer="https://id.example.com", audience="chat", key=KEY, leeway=timedelta(0))]
+
+app = duly.App(__name__, identity_providers=PROVIDERS if KEY else [])
 messages = duly.Table("messages", Message, indexes={"by_channel": ["channel"]})
 
 
@@ -34,7 +40,7 @@ async def size(ctx: duly.QueryCtx, channel: str) -> int:
 @duly.mutation
 async def send(ctx: duly.MutationCtx, channel: str, body: str) -> duly.Id[Message]:
     who = await ctx.auth.identity()
-    author = None if who is None else str(who["subject"])
+    author = None if who is None else who.subject
     return await ctx.db.insert(messages, {"channel": channel, "author": author, "body": body})
 
 
@@ -160,13 +166,13 @@ async def pages(ctx: duly.QueryCtx, channel: str, paginationOpts: dict[str, Any]
 @duly.query
 async def whoami(ctx: duly.QueryCtx) -> str | None:
     who = await ctx.auth.identity()
-    return None if who is None else str(who["subject"])
+    return None if who is None else who.subject
 
 
 @duly.action
 async def whoami_action(ctx: duly.ActionCtx) -> str | None:
     who = await ctx.auth.identity()
-    return None if who is None else str(who["subject"])
+    return None if who is None else who.subject
 
 
 @duly.mutation

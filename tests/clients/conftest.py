@@ -8,6 +8,7 @@ from tests.clients.driver import Client, Driver, npm_driver, python_driver
 from tests.clients.packages import FOLDER
 from tests.clients.relay import Relay
 from tests.clients.server import Server
+from tests.server.issuer import RSA_KEY, pem
 
 Connect = Callable[[str], Awaitable[Client]]
 
@@ -15,8 +16,14 @@ Connect = Callable[[str], Awaitable[Client]]
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that is there for many tests: don't stop it, and keep to `channel`."""
-    with Server(tmp_path_factory.mktemp("server")) as server:
+    with Server(tmp_path_factory.mktemp("server"), environment={"CHAT_KEY": pem(RSA_KEY)}) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def admin_key(server: Server) -> str:
+    """A key that opens all of the server."""
+    return server.duly("admin-key", "--label", "tests").strip()
 
 
 @pytest.fixture

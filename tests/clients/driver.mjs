@@ -82,11 +82,13 @@ const commands = {
       (authenticated) => say({ event: subscription, value: authenticated ? "authenticated" : "not authenticated" }),
     );
   },
-  clearAuth({ client }) {
-    clients.get(client).client.clearAuth();
+  signIn({ client, token }) {
+    const own = clients.get(client);
+    own.setAuth(own instanceof ConvexHttpClient ? token : async () => token);
   },
-  setToken({ client, token }) {
-    clients.get(client).setAuth(token);
+  signOut({ client }) {
+    const own = clients.get(client);
+    (own instanceof ConvexHttpClient ? own : own.client).clearAuth();
   },
   setAdminKey({ client, key, identity }) {
     clients.get(client).setAdminAuth(key, identity ?? undefined);

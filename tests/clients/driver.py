@@ -193,7 +193,7 @@ class Client:
         return subscription
 
     async def set_auth(self, *tokens: str) -> "Subscription":
-        """Signs in.
+        """Signs in, and is asked again before each token ends.
 
         Args:
             tokens: What the client is given when it asks for a token, in turn; after the last it gets none.
@@ -204,6 +204,17 @@ class Client:
         story = self.driver.subscription(self)
         await self.ask("setAuth", subscription=story.number, tokens=list(tokens))
         return story
+
+    async def sign_in(self, token: str) -> None:
+        """Has one token, and no other when that ends."""
+        await self.ask("signIn", token=token)
+
+    async def sign_out(self) -> None:
+        await self.ask("signOut")
+
+    async def set_admin_key(self, key: str, identity: dict[str, Any] | None = None) -> None:
+        """Is an admin; with an identity, one who acts as that user."""
+        await self.ask("setAdminKey", key=key, identity=identity)
 
     async def state(self) -> dict[str, Any]:
         """The state of its connection."""

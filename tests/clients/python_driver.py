@@ -44,10 +44,10 @@ class Commands:
     def unsubscribe(self, client: int, subscription: int) -> None:
         self._following.pop(subscription).cancel()
 
-    def setToken(self, client: int, token: str) -> None:
+    def signIn(self, client: int, token: str) -> None:
         self._clients[client].set_auth(token)
 
-    def clearAuth(self, client: int) -> None:
+    def signOut(self, client: int) -> None:
         self._clients[client].clear_auth()
 
     def setAdminKey(self, client: int, key: str, identity: None) -> None:

@@ -86,6 +86,17 @@ class Server:
         """SIGTERM, and its end."""
         self._end(signal.SIGTERM)
 
+    def duly(self, command: str, *arguments: str) -> str:
+        """Runs another command of the CLI on the same app and database; returns what it prints."""
+        return subprocess.run(
+            [sys.executable, "-m", "duly.cli", command, self._app, *arguments],
+            cwd=ROOT,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
     def told(self) -> str:
         """The end of its log."""
         return self._log.read_text(errors="replace")[-5_000:]

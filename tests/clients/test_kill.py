@@ -1,7 +1,9 @@
 """The server is killed in the middle of its clients' mutations."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +30,7 @@ async def test_nothing_acknowledged_is_lost_and_nothing_is_done_twice(
 
         sending = [asyncio.create_task(send(number)) for number in range(MUTATIONS)]
         for count in kills_after:
-            await messages.until(lambda value, count=count: len(value) >= count)
+            await messages.until(partial(has, count))
             server.kill()
             before = sorted(acknowledged)
             assert 0 < len(before) < MUTATIONS
@@ -40,6 +42,10 @@ async def test_nothing_acknowledged_is_lost_and_nothing_is_done_twice(
         assert await found_by_another(npm, server) == list(range(MUTATIONS))
         last = await messages.until(lambda value: len(value) == MUTATIONS)
         assert bodies(last) == [str(number) for number in range(MUTATIONS)]
+
+
+def has(count: int, messages: list[Any]) -> bool:
+    return len(messages) >= count
 
 
 async def found_by_another(npm: Driver, server: Server) -> list[int]:

@@ -8,7 +8,7 @@ from tests.clients.driver import Client, ClientError, Driver, Subscription
 from tests.clients.relay import Relay
 from tests.clients.server import Server
 
-PAGE = 4.0
+PAGE = 4
 
 
 async def fill(client: Client, channel: str, *numbers: int) -> None:

@@ -22,7 +22,7 @@ def encode(value: Any) -> Any:
             return {"$": "number", "text": "NaN"}
         case float() if math.isinf(value):
             return {"$": "number", "text": "Infinity" if value > 0 else "-Infinity"}
-        case float() if value == 0 and math.copysign(1, value) < 0:
+        case float() if value == 0.0 and math.copysign(1, value) < 0:
             return {"$": "number", "text": "-0"}
         case bytes():
             return {"$": "bytes", "text": base64.b64encode(value).decode()}
