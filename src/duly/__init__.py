@@ -6,7 +6,7 @@ from duly._call.context import ActionCtx, Auth, MutationCtx, QueryCtx, SyncActio
 from duly._call.database import UNSET, DatabaseReader, DatabaseWriter, created_at, id_of
 from duly._call.decorators import action, internal_action, internal_mutation, internal_query, mutation, query
 from duly._call.lazy import api, internal
-from duly._call.query import Page, Query
+from duly._call.query import Page, PaginationOptions, Query
 from duly._call.scheduler import Scheduler, SyncScheduler
 from duly._enlist import enlist
 from duly._ground.ids import Id
@@ -31,6 +31,7 @@ __all__ = [
     "Int64",
     "MutationCtx",
     "Page",
+    "PaginationOptions",
     "Query",
     "QueryCtx",
     "ScheduledFunction",

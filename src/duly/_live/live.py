@@ -89,6 +89,10 @@ class Live:
         self._stamped = max(self._stamped + 1, int(self._clock.now_ms() * 1_000_000))
         return self._stamped
 
+    def pass_by(self, moment: int) -> None:
+        """Moments to come are later than this one, which another server has given out."""
+        self._stamped = max(self._stamped, moment)
+
     # Watching.
 
     def watch(self, key: Hashable, run: Callable[[Transaction], Awaitable[T]], watcher: Watcher) -> LiveQuery[T]:

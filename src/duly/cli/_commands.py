@@ -2,12 +2,14 @@
 
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
 from duly._model.job import JobState
 from duly.cli._check import check
+from duly.cli._codegen import check_typescript, print_openapi, write_typescript
 from duly.cli._console import line_by_line
 from duly.cli._dev import dev
 from duly.cli._functions import list_functions
@@ -214,6 +216,37 @@ def _import(
     """
     with problems_shown():
         perform(import_database(load_app(app, database).app, file))
+
+
+@cli.command("codegen", no_args_is_help=True)
+def _codegen(
+    app: AppReference,
+    folder: Annotated[
+        Path,
+        typer.Option(
+            "--typescript",
+            metavar="DIR",
+            help="The folder to write to, such as web/convex/_generated.",
+            show_default=False,
+        ),
+    ],
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit with 1 if the files are not up to date.")
+    ] = False,
+) -> None:
+    """Write api.js, api.d.ts and dataModel.d.ts: the app's public functions and documents, as TypeScript types.
+
+    For the npm package convex. Files that have not changed are left alone.
+    """
+    with problems_shown():
+        (check_typescript if check else write_typescript)(load_app(app, None).app, folder)
+
+
+@cli.command("openapi", no_args_is_help=True)
+def _openapi(app: AppReference) -> None:
+    """Print an OpenAPI document of the app's HTTP API."""
+    with problems_shown():
+        print_openapi(load_app(app, None).app)
 
 
 def main() -> None:
