@@ -157,10 +157,9 @@ async def secret_action(ctx: duly.ActionCtx) -> str:
 
 
 @duly.query
-async def pages(ctx: duly.QueryCtx, channel: str, paginationOpts: dict[str, Any]) -> Any:  # noqa: N803
+async def pages(ctx: duly.QueryCtx, channel: str, paginationOpts: duly.PaginationOptions) -> duly.Page[Any]:  # noqa: N803
     """The messages of a channel, newest first."""
-    query = ctx.db.query(messages).with_index("by_channel", channel=channel).order("desc")
-    return await query.paginate(paginationOpts["cursor"], int(paginationOpts["numItems"]))
+    return await ctx.db.query(messages).with_index("by_channel", channel=channel).order("desc").paginate(paginationOpts)
 
 
 @duly.query

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.clients.packages import FOLDER, NODE
+from tests.clients.packages import NODE, chromium, packages
 from tests.clients.values import decode, dumps, encode, loads
 
 __all__ = [
@@ -265,12 +265,12 @@ class Subscription:
 
 def npm_driver() -> Driver:
     """The clients of the npm package, in Node."""
-    return Driver(NODE, HERE / "driver.mjs", FOLDER)
+    return Driver(NODE, HERE / "driver.mjs", packages())
 
 
-def browser_driver(chromium: str) -> Driver:
+def browser_driver() -> Driver:
     """A browser with the page of `page.jsx`. It has commands of its own: see `browser.mjs`."""
-    return Driver(NODE, HERE / "browser.mjs", FOLDER, chromium)
+    return Driver(NODE, HERE / "browser.mjs", packages(), chromium())
 
 
 def python_driver() -> Driver:

