@@ -1,7 +1,7 @@
 """The app: where all parts are put together, and the only place that knows them all."""
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -24,10 +24,22 @@ from duly._work.executor import Executor
 from duly._work.lease import Keeper, LeaseKeeper
 from duly.errors import AppNotOpenError, DulyError
 
-__all__ = ["App", "Parts"]
+__all__ = ["BODY_BYTES_MAX", "ASGIApp", "App", "Parts"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+ASGIApp = Callable[
+    [
+        MutableMapping[str, Any],
+        Callable[[], Awaitable[MutableMapping[str, Any]]],
+        Callable[[MutableMapping[str, Any]], Awaitable[None]],
+    ],
+    Awaitable[None],
+]
+
+BODY_BYTES_MAX = (16 << 20) + 2_000
+"""Of a request: arguments of 16 MiB, and what is around them."""
 
 _DEFAULT_URL = "sqlite:///duly.db"
 
@@ -170,6 +182,59 @@ class App:
             yield self
         finally:
             await self._close()
+
+    def asgi(
+        self,
+        *,
+        worker: bool = True,
+        cors_origins: Sequence[str] = (),
+        max_body: int = BODY_BYTES_MAX,
+        dev: bool = False,
+    ) -> ASGIApp:
+        """A Starlette app that serves the public functions to Convex's clients. Needs `pip install 'duly[server]'`.
+
+        A server such as uvicorn, whose lifespan it gets, makes it open the database. Where it is mounted in another
+        ASGI app, nobody passes the lifespan on: open the database there, with `async with app:`.
+
+        Args:
+            worker: Whether it runs due functions as well, if it is the one to open the database.
+            cors_origins: The origins whose web pages may call, such as `["https://shop.example"]`, besides those of
+                this machine; `["*"]` is any.
+            max_body: The longest request, in bytes.
+            dev: Whether clients are told the errors of functions. They may hold what is nobody's business.
+
+        Raises:
+            DulyError: Starlette is not installed.
+
+        Example:
+            app = duly.App(__name__, database="sqlite:///shop.db")
+            server = app.asgi(cors_origins=["https://shop.example"])  # uvicorn shop:server
+        """
+        if isinstance(cors_origins, str):
+            raise TypeError(f"cors_origins is a list of origins: [{cors_origins!r}]")
+        try:
+            # Installed only if wanted.
+            from duly.server.asgi import make_asgi  # noqa: PLC0415
+            from duly.server.calls import Calls  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            raise DulyError(f"{error.name} is not installed; serving needs pip install 'duly[server]'") from error
+        return make_asgi(
+            Calls(self._running, dev=dev),
+            lambda: self._executor,
+            lambda: self._opened(worker),
+            name=self.name,
+            cors_origins=cors_origins,
+            max_body=max_body,
+        )
+
+    @asynccontextmanager
+    async def _opened(self, worker: bool) -> AsyncIterator[None]:
+        """Opens the database, unless it is open."""
+        if self._store is not None:
+            yield
+            return
+        async with self if worker else self.client():
+            yield
 
     async def _open(self) -> None:
         if self._store is not None:

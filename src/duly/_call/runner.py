@@ -56,9 +56,13 @@ class Runner:
 
     async def mutation(self, chain: CallChain, target: Target, args: tuple[Any, ...], kwargs: Arguments) -> Any:
         function, arguments = self._prepare("mutation", target, args, kwargs)
+        return await self.perform(function, _DirectCall(self, chain, function, args, kwargs, arguments))
+
+    async def perform(self, function: Function, body: Callable[[Transaction], Awaitable[tuple[T, list[Event]]]]) -> T:
+        """Runs a body that runs a mutation, in a transaction of its own; then tells what happened in it."""
         observed = self.environment.observer is not None
         started = self.environment.clock.now_ms() if observed else 0
-        result, events = await self.transact(_DirectCall(self, chain, function, args, kwargs, arguments))
+        result, events = await self.transact(body)
         if observed:
             now = self.environment.clock.now_ms()
             called = Event("called", function.path, now, None, "mutation", duration_ms=now - started)
@@ -103,7 +107,7 @@ class Runner:
         async with scope.nested(function.path) as child:
             return await self._run_nested(function, MutationCtx(child, self), arguments, child)
 
-    # For the executor, which has the transaction or the job already.
+    # For who has the transaction or the job already.
 
     def mutate(
         self, chain: CallChain, function: Function, arguments: Arguments, tx: Transaction

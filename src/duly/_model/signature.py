@@ -24,6 +24,7 @@ __all__ = [
     "adapter_of",
     "describe_problems",
     "is_stored_as_validated",
+    "json_key",
     "storable",
 ]
 
@@ -138,15 +139,8 @@ class Signature:
             raise ArgumentError(self.path, [f"can't be stored as JSON: {error}"]) from error
 
     def _dump_values(self, arguments: dict[str, Any]) -> Any:
-        # In Python mode bytes and special floats stay what they are; they have escapes of our own. Round trip: without
-        # computed fields, and so that what was parsed is parsed again.
-        dumped = _exhaust(self._arguments.dump_python(arguments, by_alias=False, round_trip=True, warnings="error"))
-        try:
-            to_jsonable_python(dumped, bytes_mode="base64", inf_nan_mode="constants")
-        except PydanticSerializationError:
-            # A type with a serializer for JSON only.
-            return self._arguments.dump_python(arguments, mode="json", by_alias=False, round_trip=True)
-        return dumped
+        # Round trip: without computed fields, and so that what was parsed is parsed again.
+        return _dump(self._arguments, arguments, by_alias=False, round_trip=True)
 
     def _check_readable(self, text: str, tags: TagsByType) -> None:
         """Raises `ArgumentError` for stored arguments that `load` could not read: of a dataclass with an `InitVar`."""
@@ -179,6 +173,17 @@ class Signature:
         except ValidationError as error:
             raise ArgumentError(self.path, describe_problems(error)) from None
 
+    def receive(self, arguments: dict[str, Any], tags: TagsByType) -> dict[str, Any]:
+        """The arguments that a client sent, as values, converted to their annotations. Raises `ArgumentError`."""
+        try:
+            # Strict types would refuse a datetime that is a string, and an int that JavaScript has no other number for.
+            received: dict[str, Any] = self._arguments.validate_python(
+                arguments, context=tags, strict=False, by_alias=True, by_name=True
+            )
+        except ValidationError as error:
+            raise ArgumentError(self.path, describe_problems(error)) from None
+        return received
+
     def check_return(self, value: Any, tags: TagsByType) -> Any:
         """The return value, converted to its annotation. Raises `ReturnValueError`."""
         if value is None and self._returns_none:
@@ -198,6 +203,19 @@ class Signature:
                 for problem in describe_problems(error)
             ]
             raise ReturnValueError(self.path, problems) from None
+
+    def show_return(self, value: Any) -> Any:
+        """A checked return value as clients see it: as its annotation is serialized, under aliases where it has some.
+
+        Raises:
+            ReturnValueError: Its serializer fails.
+        """
+        if self._returned is None:
+            return value
+        try:
+            return _dump(self._returned, {"value": value}, by_alias=True, round_trip=False)["value"]
+        except (PydanticSerializationError, UnicodeError) as error:
+            raise ReturnValueError(self.path, [f"can't be written as JSON: {error}"]) from error
 
 
 def adapter_of(name: str, fields: dict[str, Any], extra: Literal["forbid", "allow"] = "forbid") -> TypeAdapter[Any]:
@@ -246,6 +264,22 @@ def storable(value: Any) -> Any:
     return list(value) if isinstance(value, (set, frozenset)) else to_jsonable_python(value)
 
 
+def json_key(name: Any) -> str:
+    """The key of a dict as pydantic writes it in JSON: of a `dict[int, str]` and the like."""
+    return name if isinstance(name, str) else next(iter(to_jsonable_python({name: None})))
+
+
+def _dump(adapter: TypeAdapter[Any], value: Any, *, by_alias: bool, round_trip: bool) -> Any:
+    # In Python mode bytes and special floats stay what they are; they have escapes of our own.
+    dumped = _exhaust(adapter.dump_python(value, by_alias=by_alias, round_trip=round_trip, warnings="error"))
+    try:
+        to_jsonable_python(dumped, bytes_mode="base64", inf_nan_mode="constants")
+    except PydanticSerializationError:
+        # A type with a serializer for JSON only.
+        return adapter.dump_python(value, mode="json", by_alias=by_alias, round_trip=round_trip)
+    return dumped
+
+
 def _sortable(moment: datetime) -> str:
     """In UTC and of one width, so that an index orders moments by time, whatever their offsets and fractions."""
     if moment.utcoffset() is None:
@@ -265,10 +299,7 @@ def _exhaust(value: Any) -> Any:
 def _with_json_keys(value: Any) -> Any:
     """The same with the keys of dicts as pydantic writes them in JSON: `dict[int, str]` and the like."""
     if isinstance(value, dict):
-        return {
-            name if isinstance(name, str) else next(iter(to_jsonable_python({name: None}))): _with_json_keys(item)
-            for name, item in value.items()
-        }
+        return {json_key(name): _with_json_keys(item) for name, item in value.items()}
     return [_with_json_keys(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 

@@ -83,6 +83,11 @@ class Executor:
         with contextlib.suppress(ConflictError, StoreError):  # the loop goes on trying
             environment.emit(*(await upkeep.look()).events)
 
+    @property
+    def running(self) -> bool:
+        """Whether it looks for work: from `start` until it is stopped, or breaks down."""
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
+
     def abandon(self) -> None:
         """As if the process had been killed: what runs ends here, and nothing is recorded of it."""
         for task in self._tasks:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from duly.cli._functions import function_lines
 from duly.cli._load import Loaded, load_app
 from duly.cli._problem import perform, problems_shown
 from duly.cli._serve import database_shown, log_to_stderr, say_stopping, until_stopped
+from duly.cli._server import listen, served, url_of
 from duly.cli._version import duly_version
 
 __all__ = ["RELOAD", "main"]
@@ -30,14 +32,14 @@ _LABEL = 11
 
 
 def main() -> None:
-    """Arguments: the app, a database URL or nothing, and the number of the pipe's end."""
-    reference, database, pipe = sys.argv[1:]
+    """Arguments: the app, a database URL or nothing, a host, a port or nothing, and the number of the pipe's end."""
+    reference, database, host, port, pipe = sys.argv[1:]
     line_by_line()
     with problems_shown():
-        perform(_run(load_app(reference, database or None), int(pipe)))
+        perform(_run(load_app(reference, database or None), host, int(port) if port else None, int(pipe)))
 
 
-async def _run(loaded: Loaded, pipe: int) -> None:
+async def _run(loaded: Loaded, host: str, port: int | None, pipe: int) -> None:
     app = loaded.app
     console = make_console()
     log_to_stderr()
@@ -46,12 +48,13 @@ async def _run(loaded: Loaded, pipe: int) -> None:
     stop = asyncio.Event()
     words: list[bytes] = []
     _listen(pipe, words, stop)
-    _print_header(loaded, console)
+    _print_header(loaded, console, None if port is None else url_of(host, port))
     await app._migrate()
-    async with app:
+    serves = nullcontext(()) if port is None else served(app, app.asgi(dev=True), listen(host, port))
+    async with app, serves as serving:
         watching = asyncio.ensure_future(elsewhere.watch(app))
         try:
-            await until_stopped(app, stop)
+            await until_stopped(app, stop, *serving)
         finally:
             watching.cancel()
         if words == [RELOAD]:
@@ -75,11 +78,12 @@ def _listen(pipe: int, words: list[bytes], stop: asyncio.Event) -> None:
     signal.signal(signal.SIGINT, lambda *_: None)
 
 
-def _print_header(loaded: Loaded, console: Console) -> None:
+def _print_header(loaded: Loaded, console: Console, url: str | None) -> None:
     app = loaded.app
     facts = [("app", loaded.name), ("database", database_shown(app))]
     if app.database.endswith(":memory:"):
         facts.append(("", "in memory: it is gone after each reload"))
+    facts.append(("serves", url or "no clients; that takes pip install 'duly[server]'"))
     facts.append(("functions", str(len(app._registry.functions))))
     console.print(Text.assemble(("duly ", "bold"), (duly_version(), "bold")))
     for label, value in facts:

@@ -7,6 +7,7 @@ from typing import Annotated, get_args
 
 import typer
 
+from duly._app import BODY_BYTES_MAX
 from duly._model.job import JobState
 from duly.cli._check import check
 from duly.cli._codegen import check_typescript, print_openapi, write_typescript
@@ -18,6 +19,7 @@ from duly.cli._load import load_app
 from duly.cli._migrate import migrate
 from duly.cli._problem import USAGE, CommandError, perform, problems_shown
 from duly.cli._run import run
+from duly.cli._server import HOST, PORT, serve
 from duly.cli._show import cancel, show
 from duly.cli._transfer import export_database, import_database
 from duly.cli._version import duly_version
@@ -70,11 +72,55 @@ def _options(
     """Runs your functions later, and keeps its word."""
 
 
+Host = Annotated[str, typer.Option(metavar="HOST", help="The address to listen on.")]
+Origins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cors-origin",
+        metavar="ORIGIN",
+        help="Let pages of this origin call, such as https://shop.example; * is any. May be repeated.",
+        show_default=False,
+    ),
+]
+
+
 @cli.command("dev")
-def _dev(app: AppReference, database: Database = None) -> None:
-    """Run due functions, show what happens, reload on a change."""
+def _dev(
+    app: AppReference,
+    host: Host = HOST,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65_535, help=f"[default: {PORT}, or one that is free]", show_default=False),
+    ] = None,
+    database: Database = None,
+) -> None:
+    """Serve, run due functions, show what happens, reload on a change."""
     with problems_shown():
-        sys.exit(perform(dev(app, database)))
+        sys.exit(perform(dev(app, database, host, port)))
+
+
+@cli.command("serve")
+def _serve(
+    app: AppReference,
+    host: Host = HOST,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 is one that is free.")] = PORT,
+    root_path: Annotated[
+        str, typer.Option(metavar="PATH", help="What a proxy in front takes off each path.", show_default=False)
+    ] = "",
+    cors_origin: Origins = None,
+    max_body: Annotated[int, typer.Option(metavar="BYTES", min=1, help="The longest request.")] = BODY_BYTES_MAX,
+    no_worker: Annotated[bool, typer.Option("--no-worker", help="Run no due functions; workers elsewhere do.")] = False,
+    dev: Annotated[bool, typer.Option("--dev", help="Tell clients the errors of functions.")] = False,
+    database: Database = None,
+) -> None:
+    """Serve the public functions to Convex's clients, and run due functions, until SIGTERM or Ctrl-C.
+
+    Requests and running actions get time to finish; a second signal stops at once.
+    """
+    with problems_shown():
+        loaded = load_app(app, database)
+        asgi = loaded.app.asgi(cors_origins=cors_origin or [], max_body=max_body, dev=dev)
+        perform(serve(loaded, asgi, host, port, root_path, worker=not no_worker))
 
 
 @cli.command("worker")

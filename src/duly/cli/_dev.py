@@ -21,6 +21,7 @@ from duly.cli._child import RELOAD
 from duly.cli._console import make_console, reveal
 from duly.cli._load import locate
 from duly.cli._problem import USAGE, relative
+from duly.cli._server import can_serve, free_port
 from duly.cli._signals import stop_requested
 
 __all__ = ["dev"]
@@ -38,12 +39,15 @@ class _UsersCode(PythonFilter):
     ignore_dirs = (*DefaultFilter.ignore_dirs, "venv", "site-packages")
 
 
-async def dev(reference: str, database: str | None) -> int:
-    """Runs until SIGTERM or Ctrl-C. Returns the exit code."""
+async def dev(reference: str, database: str | None, host: str, port: int | None) -> int:
+    """Runs until SIGTERM or Ctrl-C; serves on the port, or on one that is free. Returns the exit code."""
     name, _ = locate(reference)
     # Folders that this user may not read are nobody's business here.
     os.environ.setdefault("WATCHFILES_IGNORE_PERMISSION_DENIED", "1")
-    child = _Child(reference, database)
+    if port is None and can_serve():
+        # Chosen here, once: a page that is open must find the app again after a reload.
+        port = free_port(host)
+    child = _Child(reference, database, host, port)
     with stop_requested(child.kill) as stop:
         changes = awatch(*_folders(name), watch_filter=_UsersCode())
         try:
@@ -92,8 +96,8 @@ async def _next(changes: AsyncGenerator[_Changes, None]) -> _Changes:
 class _Child:
     """The process that runs the app, over and over."""
 
-    def __init__(self, reference: str, database: str | None) -> None:
-        self._arguments = [reference, database or ""]
+    def __init__(self, reference: str, database: str | None, host: str, port: int | None) -> None:
+        self._arguments = [reference, database or "", host, "" if port is None else str(port)]
         self._process: asyncio.subprocess.Process | None = None
         self._pipe: int | None = None
 

@@ -30,14 +30,14 @@ def say_stopping(app: App, word: str, escape: str) -> None:
         say(f"{word}: takes nothing new and waits up to {drain} for {what}{escape}")
 
 
-async def until_stopped(app: App, stop: asyncio.Event) -> None:
+async def until_stopped(app: App, stop: asyncio.Event, *serving: asyncio.Task[None]) -> None:
     """Waits for the event.
 
     Raises:
-        CommandError: The executor has ended by itself, a bug in duly: a worker that does nothing must not live on.
+        CommandError: The executor, or what else serves, has ended by itself: a process that does nothing must not
+            live on.
     """
-    assert app._executor is not None
-    loops = app._executor._tasks
+    loops = [*(app._executor._tasks if app._executor is not None else ()), *serving]
     stopped = asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({stopped, *loops}, return_when=asyncio.FIRST_COMPLETED)

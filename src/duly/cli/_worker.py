@@ -8,7 +8,7 @@ from duly.cli._load import Loaded
 from duly.cli._serve import database_shown, log_to_stderr, say, say_stopping, until_stopped
 from duly.cli._signals import stop_requested
 
-__all__ = ["work"]
+__all__ = ["log_failures", "work"]
 
 _log = logging.getLogger("duly")
 
@@ -24,7 +24,7 @@ async def work(loaded: Loaded) -> None:
     """Runs due functions until SIGTERM or SIGINT."""
     app = loaded.app
     log_to_stderr()
-    app._parts.observer = _log_failures
+    app._parts.observer = log_failures
     with stop_requested() as stop:
         async with app:
             assert app._executor is not None
@@ -34,7 +34,7 @@ async def work(loaded: Loaded) -> None:
     say("stopped")
 
 
-def _log_failures(event: Event) -> None:
+def log_failures(event: Event) -> None:
     """One line for what an operator wants to know of; the whole error is in the database."""
     what = _TOLD.get(event.kind)
     if what is None:

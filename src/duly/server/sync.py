@@ -12,10 +12,9 @@ import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
-from duly.server.calls import BadPathError, Caller, CallError, Calls, Failure, Outcome, Prepared, Success
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from duly._call.scope import CallChain, Pages
@@ -24,6 +23,7 @@ from duly._live.live import Live, LiveQuery
 from duly._model.event import Event
 from duly._store.port import Transaction
 from duly.errors import ConflictError, StoreError
+from duly.server.calls import BadPathError, Caller, CallError, Calls, Failure, Outcome, Prepared, Success
 from duly.server.messages import BadMessageError, Reader, encode_moment
 
 __all__ = ["Limits", "Sync"]
@@ -56,7 +56,7 @@ class Limits:
     actions: int = 1_000
 
 
-class _Closed(Exception):
+class _ClosedError(Exception):
     """The connection is to be closed, after a last message if there is one."""
 
     def __init__(self, code: int = 1000, reason: str = "", message: dict[str, Any] | None = None) -> None:
@@ -66,18 +66,14 @@ class _Closed(Exception):
         self.message = message
 
 
-class _Result(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Result:
     """What became of a run of a live query. Two that are equal need not be told twice."""
 
     said: str
     data: str | None
-    outcome: Outcome
-    journal: str | None
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Result) and self[:2] == other[:2]
-
-    __hash__ = tuple.__hash__
+    outcome: Outcome = field(compare=False)
+    journal: str | None = field(compare=False)
 
 
 @dataclass(slots=True)
@@ -104,7 +100,7 @@ class Sync:
         calls: Runs the functions.
         live: The app's live queries.
         clock: The app's, once it is open.
-        authenticate: Who somebody is, by the fields of an Authenticate message; raises `_Closed`'s kin for a refusal.
+        authenticate: Who somebody is, by the fields of an Authenticate message, and until when (ms).
         limits: What one client may take.
     """
 
@@ -198,10 +194,10 @@ class _Connection:
         if error is None or isinstance(error, WebSocketDisconnect):
             return
         if isinstance(error, BadMessageError):
-            error = _Closed(message={"type": "FatalError", "error": str(error)[:1_000]})
-        if not isinstance(error, _Closed):
+            error = _ClosedError(message={"type": "FatalError", "error": str(error)[:1_000]})
+        if not isinstance(error, _ClosedError):
             _log.error("a connection failed", exc_info=error)
-            error = _Closed(1011, "InternalServerError")
+            error = _ClosedError(1011, "InternalServerError")
         with contextlib.suppress(Exception):  # it may be gone
             if self._websocket.application_state is WebSocketState.CONNECTED:
                 if error.message is not None:
@@ -222,21 +218,27 @@ class _Connection:
                 self._room.set()
                 self._dirty.set()
                 self._more_unsent.clear()
+                timer = self._clock.call_later(_PING_S, lambda: self._send({"type": "Ping"}))
                 try:
-                    await asyncio.wait_for(self._more_unsent.wait(), _PING_S)
-                except TimeoutError:
-                    self._send({"type": "Ping"})
+                    await self._more_unsent.wait()
+                finally:
+                    timer.cancel()
             await self._websocket.send_text(self._unsent.popleft().decode())
 
     # Reading.
 
     async def _read(self) -> None:
+        reading = asyncio.current_task()
+        assert reading is not None, "a coroutine runs in a task"
+        timer = self._clock.call_later(_CONNECT_S, reading.cancel)
         try:
-            await self._obey(await asyncio.wait_for(self._receive(), _CONNECT_S))
-            while True:
-                await self._obey(await self._receive())
-        except TimeoutError:
-            raise _Closed(1008, "NoConnectMessage") from None
+            await self._obey(await self._receive())
+        except asyncio.CancelledError:
+            raise _ClosedError(1008, "NoConnectMessage") from None
+        finally:
+            timer.cancel()
+        while True:
+            await self._obey(await self._receive())
 
     async def _receive(self) -> Reader:
         message = await self._websocket.receive()
@@ -271,7 +273,7 @@ class _Connection:
         seen = message.moment("maxObservedTimestamp")
         if seen is not None:
             if seen > self._live.stamp() + _AHEAD_NS:
-                raise _Closed(1011, "InternalServerError: the client has seen a moment that is yet to come")
+                raise _ClosedError(1011, "InternalServerError: the client has seen a moment that is yet to come")
             self._live.pass_by(seen)
 
     # Queries.
@@ -349,7 +351,7 @@ class _Connection:
         if not modifications and not self._must:
             return
         moment = self._live.as_of if self._queries else max(self._live.stamp(), self._floor, self._told[2])
-        told, self._told = self._told, (*self._asked, moment)
+        told, self._told = self._told, (self._asked[0], self._asked[1], moment)
         self._must = False
         self._removed.clear()
         self._send({
@@ -382,7 +384,7 @@ class _Connection:
 
     def _queue(self, message: Reader) -> None:
         if len(self._mutations) >= self._sync.limits.mutations:
-            raise _Closed(1013, "TooManyConcurrentRequests")
+            raise _ClosedError(1013, "TooManyConcurrentRequests")
         message.check_component()
         self._mutations.append((message.number("requestId"), message.text("udfPath"), message.args(), self._caller))
         self._more_mutations.set()
@@ -412,15 +414,16 @@ class _Connection:
         except CallError as error:
             outcome, moment = self._calls.failure(error, path), None
         except ConflictError as error:
-            raise _Closed(1013, "TooManyConcurrentRequests: the transaction lost against others each time") from error
+            raise _ClosedError(
+                1013, "TooManyConcurrentRequests: the transaction lost against others each time"
+            ) from error
         except StoreError as error:
             # Whether or not it took effect: the client asks again, and is told what became of it.
-            raise _Closed(1011, "InternalServerError: the database can't be reached") from error
+            raise _ClosedError(1011, "InternalServerError: the database can't be reached") from error
         finally:
             self._committing = False
-        self._send(
-            {"type": "MutationResponse", "requestId": request, **_response(outcome), "ts": moment, "logLines": []}
-        )
+        response = {**_response(outcome), "ts": moment, "logLines": []}
+        self._send({"type": "MutationResponse", "requestId": request, **response})
         self._require(self._live.stamp())
         self._answered.set()
 
@@ -445,7 +448,7 @@ class _Connection:
         try:
             return await runner.perform(function, body)
         except BaseException as error:  # noqa: BLE001 (a function may raise anything)
-            return self._calls.failure_in(function, error), None
+            return self._calls.failure_in(function, error, "convex_encoded_json"), None
 
     def _prepared(self, kind: Any, path: str, args: Any, caller: Caller) -> Prepared:
         try:
@@ -457,7 +460,7 @@ class _Connection:
 
     def _act(self, message: Reader) -> None:
         if self._acting >= self._sync.limits.actions or len(self._unsent) >= 2 * _UNSENT_MAX:
-            raise _Closed(1013, "TooManyConcurrentRequests")
+            raise _ClosedError(1013, "TooManyConcurrentRequests")
         message.check_component()
         request, path, args = message.number("requestId"), message.text("udfPath"), message.args()
         prepared: Prepared | CallError
@@ -489,7 +492,7 @@ class _Connection:
         except PermissionError as error:
             raise self._refused(str(error), attempted=True) from error
         except ConnectionError as error:
-            raise _Closed(1011, "InternalServerError: who calls can't be told at the moment") from error
+            raise _ClosedError(1011, "InternalServerError: who calls can't be told at the moment") from error
         self._caller = caller
         self._asked[1] += 1
         if self._expiry is not None:
@@ -513,8 +516,8 @@ class _Connection:
         self._sync.actions.add(task)
         task.add_done_callback(self._sync.actions.discard)
 
-    def _refused(self, why: str, *, attempted: bool) -> _Closed:
-        return _Closed(
+    def _refused(self, why: str, *, attempted: bool) -> _ClosedError:
+        return _ClosedError(
             message={
                 "type": "AuthError",
                 "error": why,

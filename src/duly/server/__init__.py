@@ -1,0 +1,1 @@
+"""What speaks with clients over the network. Needs `pip install 'duly[server]'`."""

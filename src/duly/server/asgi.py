@@ -1,0 +1,85 @@
+"""The ASGI app: routes, cross-origin rules and answers to errors put together."""
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from duly._work.executor import Executor
+from duly.server.calls import Calls
+from duly.server.http import Api, Authenticate, anonymous_only
+from duly.server.refusal import REFUSED, refuse
+from duly.server.sync import Sync
+
+__all__ = ["make_asgi"]
+
+# A page that is developed on this machine may call a server on this machine. Others have to be named: whoever runs a
+# server on loopback does not mean to open it to every page they look at.
+_THIS_MACHINE = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
+_PREFLIGHT_S = 86_400
+
+
+def make_asgi(
+    calls: Calls,
+    executor: Callable[[], Executor | None],
+    opened: Callable[[], AbstractAsyncContextManager[None]],
+    *,
+    name: str,
+    cors_origins: Sequence[str],
+    max_body: int,
+    authenticate: Authenticate = anonymous_only,
+    sync: Sync,
+) -> Starlette:
+    """The ASGI app.
+
+    Args:
+        calls: Runs functions for clients.
+        executor: That of this process, if it has one.
+        opened: Keeps the app open while the server runs.
+        name: The app's.
+        cors_origins: The origins whose pages may call, besides those of this machine; "*" is any.
+        max_body: Of a request, in bytes.
+        authenticate: Tells who makes a request.
+        sync: The WebSocket connections.
+    """
+    api = Api(calls, executor, name=name, authenticate=authenticate, max_body=max_body)
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=[origin.rstrip("/") for origin in cors_origins if origin != "*"],
+        allow_origin_regex=".*" if "*" in cors_origins else _THIS_MACHINE,
+        allow_methods=["GET", "POST", "OPTIONS", "PATCH", "DELETE", "PUT"],
+        allow_headers=["*"],
+        allow_credentials=True,
+        max_age=_PREFLIGHT_S,
+    )
+    app = Starlette(
+        routes=[
+            *api.routes(),
+            WebSocketRoute("/api/sync", sync.endpoint),
+            # With the version of the client, which browsers can tell in no other way.
+            WebSocketRoute("/api/{version}/sync", sync.endpoint),
+        ],
+        middleware=[Middleware(_SingleSlashes), cors],
+        exception_handlers=dict.fromkeys(REFUSED, refuse),
+        lifespan=lambda _: opened(),
+    )
+    # A client does not expect its POST to be sent elsewhere.
+    app.router.redirect_slashes = False
+    return app
+
+
+class _SingleSlashes:
+    """Takes `//api/query` for `/api/query`: clients append paths to whatever address they were given."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if "//" in scope.get("path", ""):
+            scope = {**scope, "path": re.sub("//+", "/", scope["path"])}
+        await self._app(scope, receive, send)

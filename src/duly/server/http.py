@@ -1,0 +1,253 @@
+"""The HTTP API: what Convex's HTTP clients ask for, and two probes for those who run the server."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from duly._model.function import FunctionKind
+from duly._store.port import Transaction
+from duly._work.executor import Executor
+from duly.errors import AppNotOpenError, ConflictError, StoreError
+from duly.server.calls import Caller, CallError, Calls, Failure, Outcome, Prepared, Success
+from duly.server.refusal import RefusedError
+from duly.server.values import Format
+
+__all__ = ["Api", "Authenticate", "anonymous_only"]
+
+_log = logging.getLogger("duly")
+
+_QUERIES_MAX = 1_000
+
+# By the names that clients have for them. Who asks for none is a person with curl.
+_FORMATS: Mapping[str | None, Format] = {
+    None: "json",
+    "json": "json",
+    "convex_clean_json": "json",
+    "convex_encoded_json": "convex_encoded_json",
+    "convex_json": "convex_encoded_json",
+}
+
+
+Authenticate = Callable[[Request], Awaitable[Caller]]
+"""Tells who makes a request. Raises `RefusedError`."""
+
+
+async def anonymous_only(request: Request) -> Caller:
+    """For an app without identities: a token that nobody can verify is refused, and not taken for nobody."""
+    if "authorization" in request.headers:
+        raise RefusedError(401, "NoAuthProvider", "this app has no identity provider; call it without Authorization")
+    return Caller()
+
+
+class Api:
+    """The routes, and what they share.
+
+    Args:
+        calls: Runs the functions.
+        executor: That of this process, if it has one.
+        name: The app's.
+        authenticate: Tells who makes a request.
+        max_body: In bytes.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        executor: Callable[[], Executor | None],
+        *,
+        name: str,
+        authenticate: Authenticate,
+        max_body: int,
+    ) -> None:
+        self._calls = calls
+        self._executor = executor
+        self._name = name
+        self._authenticate = authenticate
+        self._max_body = max_body
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/api/query", self._of_kind("query"), methods=["POST"]),
+            Route("/api/mutation", self._of_kind("mutation"), methods=["POST"]),
+            Route("/api/action", self._of_kind("action"), methods=["POST"]),
+            Route("/api/function", self._any_function, methods=["POST"]),
+            Route("/api/run/{path:path}", self._run_path, methods=["POST"]),
+            Route("/api/query", self._get_query, methods=["GET"]),
+            Route("/api/query_batch", self._query_batch, methods=["POST"]),
+            Route("/api/debug_event", self._debug_event, methods=["POST"]),
+            Route("/version", self._version),
+            Route("/instance_version", self._version),
+            Route("/instance_name", self._instance_name),
+            Route("/", self._root),
+            Route("/health", self._health),
+            Route("/ready", self._ready),
+        ]
+
+    # Calls.
+
+    def _of_kind(self, kind: FunctionKind) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            caller = await self._authenticate(request)
+            body = await self._read(request)
+            return await self._answer(kind, _path_in(body), body, caller)
+
+        return endpoint
+
+    async def _any_function(self, request: Request) -> Response:
+        caller = await self._authenticate(request)
+        if not caller.is_admin:
+            raise RefusedError(403, "Forbidden", "only an admin may call functions without saying what they are")
+        body = await self._read(request)
+        if body.get("componentPath"):
+            raise RefusedError(400, "BadComponentPath", "there are no components; leave componentPath out")
+        return await self._answer(None, _path_in(body), body, caller)
+
+    async def _run_path(self, request: Request) -> Response:
+        caller = await self._authenticate(request)
+        module, slash, name = request.path_params["path"].rpartition("/")
+        if not slash:
+            raise RefusedError(
+                400, "MissingIdentifier", "a function is named by its module and its name: /api/run/orders/list"
+            )
+        return await self._answer(None, f"{module}:{name}", await self._read(request), caller)
+
+    async def _get_query(self, request: Request) -> Response:
+        caller = await self._authenticate(request)
+        body: dict[str, Any] = dict(request.query_params)
+        body["args"] = _parsed(body.get("args", "{}").encode(), "BadJsonArgs")
+        return await self._answer("query", _path_in(body), body, caller)
+
+    async def _query_batch(self, request: Request) -> Response:
+        caller = await self._authenticate(request)
+        queries = (await self._read(request)).get("queries")
+        if not isinstance(queries, list) or not all(isinstance(query, dict) for query in queries):
+            raise RefusedError(400, "BadJsonBody", "queries is a list of objects: {path, args, format}")
+        if len(queries) > _QUERIES_MAX:
+            raise RefusedError(400, "TooManyQueries", f"{len(queries):,} queries are more than {_QUERIES_MAX:,}")
+        calls: list[tuple[Prepared | Failure, Format]] = [
+            (self._prepare("query", _path_in(query), query, caller), _format_in(query)) for query in queries
+        ]
+
+        async def body(tx: Transaction) -> list[Outcome]:
+            return [
+                await self._calls.look(call, caller, format, tx) if isinstance(call, Prepared) else call
+                for call, format in calls
+            ]
+
+        outcomes = await self._calls.runner.environment.store.read(body)
+        return _json({"results": [_written(outcome) for outcome in outcomes]})
+
+    async def _answer(self, kind: FunctionKind | None, path: str, body: dict[str, Any], caller: Caller) -> Response:
+        format = _format_in(body)
+        prepared = self._prepare(kind, path, body, caller)
+        if isinstance(prepared, Failure):
+            return _json(_written(prepared))
+        return _json(_written(await self._calls.run(prepared, caller, format)))
+
+    def _prepare(
+        self, kind: FunctionKind | None, path: str, body: dict[str, Any], caller: Caller
+    ) -> Prepared | Failure:
+        try:
+            return self._calls.prepare(kind, path, body.get("args", {}), caller)
+        except CallError as error:
+            return self._calls.failure(error, path)
+
+    async def _read(self, request: Request) -> dict[str, Any]:
+        """The JSON object that a request holds."""
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json":
+            # Also what keeps web pages of others out: a browser asks first before it sends this type across origins.
+            raise RefusedError(400, "BadJsonBody", "a call is sent as Content-Type: application/json")
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self._max_body:
+            raise self._too_large()
+        content = bytearray()
+        async for chunk in request.stream():
+            content += chunk
+            if len(content) > self._max_body:
+                raise self._too_large()
+        body = _parsed(content, "BadJsonBody")
+        if not isinstance(body, dict):
+            raise RefusedError(400, "BadJsonBody", "a call is a JSON object")
+        return body
+
+    def _too_large(self) -> RefusedError:
+        return RefusedError(413, "PayloadTooLarge", f"a request holds at most {self._max_body:,} bytes")
+
+    # Beside calls.
+
+    async def _debug_event(self, _request: Request) -> Response:
+        # Clients in debug mode tell how they fare. Nobody here wants to know.
+        return Response()
+
+    async def _version(self, _request: Request) -> Response:
+        return PlainTextResponse(version("duly"))
+
+    async def _instance_name(self, _request: Request) -> Response:
+        return PlainTextResponse(self._name)
+
+    async def _root(self, _request: Request) -> Response:
+        return PlainTextResponse("duly is running.")
+
+    async def _health(self, _request: Request) -> Response:
+        """The process answers; that is all it says."""
+        return _json({"status": "ok"})
+
+    async def _ready(self, _request: Request) -> Response:
+        """Whether the store can be read, and whether the executor of this process, if it has one, looks for work."""
+        executor = self._executor()
+        worker = "none" if executor is None else "running" if executor.running else "stopped"
+        store = "reachable"
+        try:
+            await self._calls.runner.environment.store.read(lambda tx: tx.next_due("mutation"))
+        except (AppNotOpenError, ConflictError, StoreError) as error:
+            _log.warning("the store can't be read: %s", error)
+            store = "unreachable"
+        ready = worker != "stopped" and store == "reachable"
+        return _json(
+            {"status": "ready" if ready else "not ready", "store": store, "worker": worker}, 200 if ready else 503
+        )
+
+
+# --- reading and writing --------------------------------------------------------------------------------------------
+
+
+def _parsed(text: bytes | bytearray, code: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise RefusedError(400, code, f"this is no JSON: {error}") from None
+
+
+def _path_in(body: dict[str, Any]) -> str:
+    path = body.get("path")
+    if not isinstance(path, str):
+        raise RefusedError(400, "BadJsonBody", "path is a string that names a function, such as 'orders:create_order'")
+    return path
+
+
+def _format_in(body: dict[str, Any]) -> Format:
+    name = body.get("format")
+    if name is not None and not (isinstance(name, str) and name in _FORMATS):
+        raise RefusedError(400, "BadFormat", "format is 'convex_encoded_json' or 'json'")
+    return _FORMATS[name]
+
+
+def _written(outcome: Outcome) -> dict[str, Any]:
+    if isinstance(outcome, Success):
+        return {"status": "success", "value": orjson.Fragment(outcome.value)}
+    written: dict[str, Any] = {"status": "error", "errorMessage": outcome.message}
+    if outcome.data is not None:
+        # Clients take the mere presence for an error with data.
+        written["errorData"] = orjson.Fragment(outcome.data)
+    return written
+
+
+def _json(content: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(content), status, media_type="application/json")
