@@ -12,7 +12,9 @@ from duly._enlist import enlist
 from duly._ground.ids import Id
 from duly._ground.values import Int64
 from duly._model.function import FunctionReference
+from duly._model.identity import Identity
 from duly._model.job import ScheduledFunction
+from duly._model.provider import JWTProvider
 from duly._model.ranges import gt, gte, lt, lte
 from duly._model.schema import Table
 from duly.errors import AppError, DulyError
@@ -28,7 +30,9 @@ __all__ = [
     "DulyError",
     "FunctionReference",
     "Id",
+    "Identity",
     "Int64",
+    "JWTProvider",
     "MutationCtx",
     "Page",
     "PaginationOptions",

@@ -18,6 +18,7 @@ from duly._live.live import Live
 from duly._live.subscribing import subscribe
 from duly._model.event import Observer
 from duly._model.function import FunctionReference
+from duly._model.provider import JWTProvider
 from duly._store.open import make_store
 from duly._store.port import Lease, Store
 from duly._work.executor import Executor
@@ -89,6 +90,7 @@ class App:
         mutation_timeout: How long a mutation may run; default 5 seconds.
         lease: How long after a worker was last heard of its actions are given up as interrupted; default 10 seconds.
         drain: How long a worker that is asked to stop waits for running actions; default 30 seconds.
+        identity_providers: Whose tokens say who calls, where the app is served; default none: any token is refused.
 
     Raises:
         TypeError, ValueError: An option is of the wrong type, or not positive.
@@ -112,6 +114,7 @@ class App:
         mutation_timeout: timedelta = timedelta(seconds=5),
         lease: timedelta = timedelta(seconds=10),
         drain: timedelta = timedelta(seconds=30),
+        identity_providers: Sequence[JWTProvider] = (),
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"the name of an app is __name__, a str, not {name!r}")
@@ -129,6 +132,7 @@ class App:
         self._mutation_timeout = _positive("mutation_timeout", mutation_timeout)
         self._lease = _positive("lease", lease)
         self._drain = _positive("drain", drain, zero=True)
+        self._identity_providers = _distinct(identity_providers)
         self._registry = Registry(name)
         self._parts = Parts()
         # From opening to closing.
@@ -215,6 +219,7 @@ class App:
         try:
             # Installed only if wanted.
             from duly.server.asgi import make_asgi  # noqa: PLC0415
+            from duly.server.caller import Authenticator  # noqa: PLC0415
             from duly.server.calls import Calls  # noqa: PLC0415
         except ModuleNotFoundError as error:
             raise DulyError(f"{error.name} is not installed; serving needs pip install 'duly[server]'") from error
@@ -225,6 +230,10 @@ class App:
             name=self.name,
             cors_origins=cors_origins,
             max_body=max_body,
+            authenticator=Authenticator(
+                self._identity_providers, self._parts.clock, lambda: self._running().environment.store
+            ),
+            live=self._running_live,
         )
 
     @asynccontextmanager
@@ -293,6 +302,7 @@ class App:
             mutation_timeout=self._mutation_timeout,
             lease=self._lease,
             drain=self._drain,
+            identity_providers=self._identity_providers,
         )
         twin._parts = parts
         return twin
@@ -329,6 +339,11 @@ class App:
         if self._runner is None:
             raise AppNotOpenError
         return self._runner
+
+    def _running_live(self) -> Live:
+        if self._live is None:
+            raise AppNotOpenError
+        return self._live
 
     # Calling.
 
@@ -433,9 +448,8 @@ class App:
                     break
         """
         runner = self._running()
-        assert self._live is not None, "an app that runs has it"
         known, stored = runner.prepare_stored("query", function, args, kwargs)
-        return subscribe(self._live, runner, FROM_OUTSIDE, known, stored)
+        return subscribe(self._running_live(), runner, FROM_OUTSIDE, known, stored)
 
     @property
     def scheduler(self) -> Scheduler:
@@ -453,3 +467,14 @@ def _positive(name: str, value: timedelta, *, zero: bool = False) -> timedelta:
     if value < timedelta(0) or (value == timedelta(0) and not zero):
         raise ValueError(f"{name} must be greater than zero, not {value}")
     return value
+
+
+def _distinct(providers: Sequence[JWTProvider]) -> tuple[JWTProvider, ...]:
+    for provider in providers:
+        if not isinstance(provider, JWTProvider):
+            raise TypeError(f"identity_providers are duly.JWTProvider, not {provider!r}")
+    names = [(provider.issuer, provider.audience) for provider in providers]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two identity_providers are of issuer {name[0]!r} for audience {name[1]!r}")
+    return tuple(providers)

@@ -14,6 +14,7 @@ from duly._ground.clock import Clock
 from duly._ground.entropy import Entropy
 from duly._ground.ids import Id, IdMaker
 from duly._model.event import Event, Observer
+from duly._model.identity import Identity
 from duly._model.job import ScheduledFunction
 from duly._model.limits import Usage
 from duly._store.port import Store, Transaction
@@ -53,11 +54,12 @@ class Environment:
 
 
 class CallChain(NamedTuple):
-    """Who began: the scheduled function at the root, if any, and whether it is an action (rules C2 and C4)."""
+    """Who began: the scheduled function at the root, if any, and whether it is an action (rules C2 and C4); or who is
+    known to have called, which is never both (rule S11)."""
 
     job_id: Id[ScheduledFunction] | None = None
     is_action: bool = False
-    identity: Any = None
+    identity: Identity | None = None
 
 
 FROM_OUTSIDE = CallChain()

@@ -9,6 +9,7 @@ import typer
 
 from duly._app import BODY_BYTES_MAX
 from duly._model.job import JobState
+from duly.cli._admin_key import add_admin_key, list_admin_keys, revoke_admin_key
 from duly.cli._check import check
 from duly.cli._codegen import check_typescript, print_openapi, write_typescript
 from duly.cli._console import line_by_line
@@ -293,6 +294,33 @@ def _openapi(app: AppReference) -> None:
     """Print an OpenAPI document of the app's HTTP API."""
     with problems_shown():
         print_openapi(load_app(app, None).app)
+
+
+@cli.command("admin-key", no_args_is_help=True)
+def _admin_key(
+    app: AppReference,
+    label: Annotated[str, typer.Option(metavar="TEXT", help="What the key is for, shown by --list.")] = "",
+    as_list: Annotated[bool, typer.Option("--list", help="List the keys there are.")] = False,
+    revoke: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Revoke the key whose id begins so, or this key.", show_default=False),
+    ] = None,
+    database: Database = None,
+) -> None:
+    """Make an admin key and print it: who has it may call every function, and as anybody.
+
+    It is shown once; only a hash of it is stored.
+    """
+    with problems_shown():
+        if (bool(label), as_list, revoke is not None).count(True) > 1:
+            raise CommandError("--label, --list and --revoke don't go together; choose one", exit_code=USAGE)
+        loaded = load_app(app, database).app
+        if as_list:
+            perform(list_admin_keys(loaded))
+        elif revoke is not None:
+            perform(revoke_admin_key(loaded, revoke))
+        else:
+            perform(add_admin_key(loaded, label))
 
 
 def main() -> None:

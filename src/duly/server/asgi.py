@@ -10,9 +10,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from duly._live.live import Live
 from duly._work.executor import Executor
+from duly.server.caller import Authenticator
 from duly.server.calls import Calls
-from duly.server.http import Api, Authenticate, anonymous_only
+from duly.server.http import Api
 from duly.server.refusal import REFUSED, refuse
 from duly.server.sync import Sync
 
@@ -32,8 +34,8 @@ def make_asgi(
     name: str,
     cors_origins: Sequence[str],
     max_body: int,
-    authenticate: Authenticate = anonymous_only,
-    sync: Sync,
+    authenticator: Authenticator,
+    live: Callable[[], Live],
 ) -> Starlette:
     """The ASGI app.
 
@@ -44,10 +46,11 @@ def make_asgi(
         name: The app's.
         cors_origins: The origins whose pages may call, besides those of this machine; "*" is any.
         max_body: Of a request, in bytes.
-        authenticate: Tells who makes a request.
-        sync: The WebSocket connections.
+        authenticator: Tells who calls.
+        live: The app's live queries, while it is open.
     """
-    api = Api(calls, executor, name=name, authenticate=authenticate, max_body=max_body)
+    api = Api(calls, executor, name=name, authenticator=authenticator, max_body=max_body)
+    sync = Sync(calls, live, authenticator)
     cors = Middleware(
         CORSMiddleware,
         allow_origins=[origin.rstrip("/") for origin in cors_origins if origin != "*"],

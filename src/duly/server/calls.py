@@ -23,6 +23,7 @@ from duly.errors import (
     ReturnValueError,
     StoreError,
 )
+from duly.server.caller import Caller
 from duly.server.values import Format, decode, encode
 
 __all__ = [
@@ -41,13 +42,6 @@ _log = logging.getLogger("duly")
 
 _MODULE_STEP = re.compile(r"(?=.*[A-Za-z0-9])(?!.*\.\.)[A-Za-z0-9_.]{1,64}", re.ASCII)
 _NAME = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
-
-
-class Caller(NamedTuple):
-    """Who calls."""
-
-    identity: Any = None
-    is_admin: bool = False
 
 
 class BadPathError(ValueError):

@@ -24,7 +24,7 @@ class Reader:
     """
 
     def __init__(self, fields: dict[str, Any]) -> None:
-        self._fields = fields
+        self.fields = fields
 
     @classmethod
     def of(cls, text: str | None) -> "Reader":
@@ -44,17 +44,17 @@ class Reader:
         return cls(fields)
 
     def text(self, name: str) -> str:
-        value = self._fields.get(name)
+        value = self.fields.get(name)
         if not isinstance(value, str):
             raise BadMessageError(f"{name} is a string")
         return value
 
     def optional_text(self, name: str) -> str | None:
-        return None if self._fields.get(name) is None else self.text(name)
+        return None if self.fields.get(name) is None else self.text(name)
 
     def number(self, name: str) -> int:
         """An unsigned number of 32 bits."""
-        value = self._fields.get(name)
+        value = self.fields.get(name)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _U32_MAX:
@@ -62,21 +62,18 @@ class Reader:
         return value
 
     def readers(self, name: str) -> "list[Reader]":
-        value = self._fields.get(name)
+        value = self.fields.get(name)
         if not isinstance(value, list):
             raise BadMessageError(f"{name} is a list")
         return [self._of(item, f"each of {name}") for item in value]
 
     def args(self) -> Any:
         """As they are: whether they fit is told to whoever called."""
-        return self._fields.get("args", [])
-
-    def get(self, name: str) -> Any:
-        return self._fields.get(name)
+        return self.fields.get("args", [])
 
     def check_component(self) -> None:
         """Only the app itself can be meant."""
-        if self._fields.get("componentPath"):
+        if self.fields.get("componentPath"):
             raise BadMessageError("there are no components")
 
     def moment(self, name: str) -> int | None:

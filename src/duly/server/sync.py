@@ -8,6 +8,7 @@ slowly skips states, and never sees an old one. All results in a transition belo
 import asyncio
 import contextlib
 import logging
+import math
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
@@ -23,7 +24,9 @@ from duly._live.live import Live, LiveQuery
 from duly._model.event import Event
 from duly._store.port import Transaction
 from duly.errors import ConflictError, StoreError
-from duly.server.calls import BadPathError, Caller, CallError, Calls, Failure, Outcome, Prepared, Success
+from duly.server.caller import Authenticator, Caller
+from duly.server.calls import BadPathError, CallError, Calls, Failure, Outcome, Prepared, Success
+from duly.server.identity import IdentityError
 from duly.server.messages import BadMessageError, Reader, encode_moment
 
 __all__ = ["Limits", "Sync"]
@@ -100,20 +103,16 @@ class Sync:
         calls: Runs the functions.
         live: The app's live queries.
         clock: The app's, once it is open.
-        authenticate: Who somebody is, by the fields of an Authenticate message, and until when (ms).
+        authenticator: Tells who calls.
         limits: What one client may take.
     """
 
     def __init__(
-        self,
-        calls: Calls,
-        live: Callable[[], Live],
-        authenticate: Callable[[Reader], Awaitable[tuple[Caller, float | None]]],
-        limits: Limits | None = None,
+        self, calls: Calls, live: Callable[[], Live], authenticator: Authenticator, limits: Limits | None = None
     ) -> None:
         self.calls = calls
         self.live = live
-        self.authenticate = authenticate
+        self.authenticator = authenticator
         self.limits = limits or Limits()
         self.connections: set[_Connection] = set()
         self.actions: set[asyncio.Task[None]] = set()
@@ -311,8 +310,13 @@ class _Connection:
         except CallError as error:
             failure = self._calls.failure(error, path)
             return _Watched(path, args, journal, _result_of(failure, None), version=-1)
-        key = (prepared.function.path, orjson.dumps(args, option=orjson.OPT_SORT_KEYS), repr(self._caller))
-        run = _run_live(self._calls, prepared, self._caller, journal)
+        key = (
+            prepared.function.path,
+            orjson.dumps(args, option=orjson.OPT_SORT_KEYS),
+            self._caller.identity,
+            self._caller.is_admin,
+        )
+        run = _run_live(self._calls, prepared, caller, journal)
         return _Watched(path, args, journal, self._live.watch((*key, journal), run, self))
 
     def _forget(self, watched: _Watched) -> None:
@@ -373,7 +377,7 @@ class _Connection:
             watched.version = watched.query.version
             if result.journal is not None:
                 # Who comes new gets pages that end where they end now.
-                self._live.rename(watched.query, (*watched.query.key[:3], result.journal))  # type: ignore[index]
+                self._live.rename(watched.query, (*watched.query.key[:-1], result.journal))  # type: ignore[index]
         watched.sent, watched.journal = result, result.journal
         common = {"queryId": id, "logLines": [], "journal": result.journal}
         if isinstance(result.outcome, Success):
@@ -488,19 +492,17 @@ class _Connection:
         if base != self._asked[1]:
             raise BadMessageError(f"Authenticate from {base}, and the identity is at {self._asked[1]}")
         try:
-            caller, expires_ms = await self._sync.authenticate(message)
-        except PermissionError as error:
-            raise self._refused(str(error), attempted=True) from error
-        except ConnectionError as error:
-            raise _ClosedError(1011, "InternalServerError: who calls can't be told at the moment") from error
-        self._caller = caller
+            self._caller = await self._sync.authenticator.from_message(message.fields)
+        except IdentityError as error:
+            if error.status == 503:
+                raise _ClosedError(1011, f"InternalServerError: {error.code}") from error
+            raise self._refused(error.message, attempted=True) from error
         self._asked[1] += 1
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
-        if expires_ms is not None:
-            seconds = max(0.0, expires_ms - self._clock.now_ms()) / 1_000
-            self._expiry = self._clock.call_later(min(seconds, 86_400.0), self._expire)
+        if self._caller.expires_at_ms < math.inf:
+            self._expiry = self._clock.call_later(self._seconds_left(), self._expire)
         for id, watched in self._queries.items():
             self._forget(watched)
             again = self._watch(watched.path, watched.args, watched.journal)
@@ -508,8 +510,15 @@ class _Connection:
             self._queries[id] = again
         self._require()
 
+    def _seconds_left(self) -> float:
+        """Until the token ends; a day at most, and then once more."""
+        return min(max(0.0, self._caller.expires_at_ms - self._clock.now_ms()) / 1_000, 86_400.0)
+
     def _expire(self) -> None:
         """Clients renew a token before its end; one that did not learns of it, and comes back with another."""
+        if self._seconds_left() > 0:
+            self._expiry = self._clock.call_later(self._seconds_left(), self._expire)
+            return
         closed = self._refused("the token has expired", attempted=False)
         assert closed.message is not None, "it says so"
         task = asyncio.get_running_loop().create_task(self._close(closed))
