@@ -1,10 +1,8 @@
 """The files for TypeScript clients: what they say, and that TypeScript agrees."""
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +12,12 @@ import duly
 from duly.codegen import typescript
 from duly.codegen._types import Types
 from examples.shop import app as shop
+from tests.clients.packages import NODE, packages
 from tests.codegen.every import app
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"
-# The npm packages that the tests of clients need.
-NODE_MODULES = Path(os.environ.get("DULY_TEST_CLIENTS") or Path(sys.prefix) / "clients") / "node_modules"
 PAGE = HERE.parent.parent / "docs" / "clients.md"
-
-needs_packages = pytest.mark.skipif(not NODE_MODULES.is_dir(), reason="needs npm packages: make clients")
 
 
 def test_the_files_are_these() -> None:
@@ -37,8 +32,9 @@ def compile_with(files: dict[str, str], folder: Path) -> subprocess.CompletedPro
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     shutil.copy(HERE / "tsconfig.json", folder)
-    (folder / "node_modules").symlink_to(NODE_MODULES)
-    tsc = ["node", str(NODE_MODULES / "typescript" / "bin" / "tsc"), "--project", str(folder)]
+    modules = packages() / "node_modules"
+    (folder / "node_modules").symlink_to(modules)
+    tsc = [NODE, modules / "typescript" / "bin" / "tsc", "--project", folder]
     return subprocess.run(tsc, capture_output=True, text=True, check=False)
 
 
@@ -46,14 +42,12 @@ def generated(app: duly.App) -> dict[str, str]:
     return {f"convex/_generated/{name}": text for name, text in typescript(app).items()}
 
 
-@needs_packages
 def test_typescript_accepts_good_calls_and_refuses_wrong_ones(tmp_path: Path) -> None:
     client = (HERE / "client.ts").read_text(encoding="utf-8")
     done = compile_with({**generated(app), "src/client.ts": client}, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@needs_packages
 def test_typescript_accepts_the_client_that_the_page_shows(tmp_path: Path) -> None:
     [client] = re.findall(r"^```tsx\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     done = compile_with({**generated(shop), "src/client.tsx": client}, tmp_path)
