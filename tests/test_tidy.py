@@ -94,6 +94,12 @@ def test_requirements_pin_everything_the_project_asks_for() -> None:
     assert not missing, listed("requirements/dev.txt lacks these (make lock)", missing)
 
 
+def test_npm_locks_name_no_place_to_download_from() -> None:
+    locks = [path for path in our_files() if path.name == "package-lock.json"]
+    named = [name_of(path) for path in locks if '"resolved":' in text_of(path)]
+    assert not named, listed("Make these anew with omit-lockfile-registry-resolved=true in .npmrc", named)
+
+
 def test_the_package_tells_type_checkers_that_it_is_typed() -> None:
     assert (SOURCE / "py.typed").is_file()
 

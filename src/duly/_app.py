@@ -14,8 +14,11 @@ from duly._call.scope import FROM_OUTSIDE, Environment
 from duly._ground.clock import Clock, SystemClock
 from duly._ground.entropy import Entropy, SystemEntropy
 from duly._ground.ids import IdMaker, SharedIdMaker
+from duly._live.live import Live
+from duly._live.subscribing import subscribe
 from duly._model.event import Observer
 from duly._model.function import FunctionReference
+from duly._model.provider import JWTProvider
 from duly._store.open import make_store
 from duly._store.port import Lease, Store
 from duly._work.executor import Executor
@@ -87,6 +90,7 @@ class App:
         mutation_timeout: How long a mutation may run; default 5 seconds.
         lease: How long after a worker was last heard of its actions are given up as interrupted; default 10 seconds.
         drain: How long a worker that is asked to stop waits for running actions; default 30 seconds.
+        identity_providers: Whose tokens say who calls, where the app is served; default none: any token is refused.
 
     Raises:
         TypeError, ValueError: An option is of the wrong type, or not positive.
@@ -110,6 +114,7 @@ class App:
         mutation_timeout: timedelta = timedelta(seconds=5),
         lease: timedelta = timedelta(seconds=10),
         drain: timedelta = timedelta(seconds=30),
+        identity_providers: Sequence[JWTProvider] = (),
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"the name of an app is __name__, a str, not {name!r}")
@@ -127,12 +132,14 @@ class App:
         self._mutation_timeout = _positive("mutation_timeout", mutation_timeout)
         self._lease = _positive("lease", lease)
         self._drain = _positive("drain", drain, zero=True)
+        self._identity_providers = _distinct(identity_providers)
         self._registry = Registry(name)
         self._parts = Parts()
         # From opening to closing.
         self._store: Store | None = None
         self._runner: Runner | None = None
         self._executor: Executor | None = None
+        self._live: Live | None = None
         # Made at the first `duly.enlist`, and kept.
         self._enlisting: Environment | None = None
 
@@ -211,6 +218,7 @@ class App:
         try:
             # Installed only if wanted.
             from duly.server.asgi import make_asgi  # noqa: PLC0415
+            from duly.server.caller import Authenticator  # noqa: PLC0415
             from duly.server.calls import Calls  # noqa: PLC0415
         except ModuleNotFoundError as error:
             raise DulyError(f"{error.name} is not installed; serving needs pip install 'duly[server]'") from error
@@ -221,6 +229,10 @@ class App:
             name=self.name,
             cors_origins=cors_origins,
             max_body=max_body,
+            authenticator=Authenticator(
+                self._identity_providers, self._parts.clock, lambda: self._running().environment.store
+            ),
+            live=self._running_live,
         )
 
     @asynccontextmanager
@@ -251,6 +263,7 @@ class App:
         """Has calls run on a store that is open."""
         self._store = store
         self._runner = Runner(self._environment(store, IdMaker(self._parts.entropy), self._parts.observer))
+        self._live = Live(store, store.clock, self._parts.entropy)
 
     def _environment(self, store: Store, ids: IdMaker, observer: Observer | None) -> Environment:
         parts = self._parts
@@ -288,6 +301,7 @@ class App:
             mutation_timeout=self._mutation_timeout,
             lease=self._lease,
             drain=self._drain,
+            identity_providers=self._identity_providers,
         )
         twin._parts = parts
         return twin
@@ -314,6 +328,9 @@ class App:
 
     async def _close(self) -> None:
         store, self._store, self._runner = self._store, None, None
+        if self._live is not None:
+            await self._live.close()
+            self._live = None
         if store is not None:
             await store.close()
 
@@ -321,6 +338,11 @@ class App:
         if self._runner is None:
             raise AppNotOpenError
         return self._runner
+
+    def _running_live(self) -> Live:
+        if self._live is None:
+            raise AppNotOpenError
+        return self._live
 
     # Calling.
 
@@ -395,6 +417,39 @@ class App:
         """
         return await self._running().action(FROM_OUTSIDE, function, args, kwargs)
 
+    @overload
+    def subscribe(
+        self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncIterator[R]: ...
+    @overload
+    def subscribe(self, function: str, /, *args: Any, **kwargs: Any) -> AsyncIterator[Any]: ...
+    def subscribe(self, function: Any, /, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        """A query's result now, and each later one that differs from the one before, as commits by whomever change it.
+
+        It is computed again only when something that it read has changed, once for all who subscribe to the same. Who
+        is slow gets the newest result, and none of those in between. It ends when the app is closed.
+
+        Args:
+            function: A query, by reference or path; public or internal.
+            args, kwargs: Its arguments.
+
+        Returns:
+            An iterator over the results, for `async for`.
+
+        Raises:
+            FunctionNotFoundError, ArgumentError: The call does not fit the function.
+            Exception: Whatever the query raises; that ends the subscription.
+
+        Example:
+            async for order in app.subscribe(get_order, order_id=order_id):
+                print(order["status"])
+                if order["status"] == "archived":
+                    break
+        """
+        runner = self._running()
+        known, stored = runner.prepare_stored("query", function, args, kwargs)
+        return subscribe(self._running_live(), runner, FROM_OUTSIDE, known, stored)
+
     @property
     def scheduler(self) -> Scheduler:
         """Schedules from ordinary Python: each call is a transaction of its own, durable when it returns.
@@ -411,3 +466,14 @@ def _positive(name: str, value: timedelta, *, zero: bool = False) -> timedelta:
     if value < timedelta(0) or (value == timedelta(0) and not zero):
         raise ValueError(f"{name} must be greater than zero, not {value}")
     return value
+
+
+def _distinct(providers: Sequence[JWTProvider]) -> tuple[JWTProvider, ...]:
+    for provider in providers:
+        if not isinstance(provider, JWTProvider):
+            raise TypeError(f"identity_providers are duly.JWTProvider, not {provider!r}")
+    names = [(provider.issuer, provider.audience) for provider in providers]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two identity_providers are of issuer {name[0]!r} for audience {name[1]!r}")
+    return tuple(providers)

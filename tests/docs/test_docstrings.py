@@ -21,6 +21,7 @@ import duly
 from duly._call.context import SyncAuth
 from duly._call.database import SystemReader
 from duly._model.function import FunctionReference
+from duly.codegen import openapi, typescript
 from tests.support import eventually
 
 HERE = Path(__file__).parent
@@ -29,6 +30,8 @@ HERE = Path(__file__).parent
 BESIDE_ALL: dict[str, object] = {
     "SystemReader": SystemReader,
     "SyncAuth": SyncAuth,
+    "openapi": openapi,
+    "typescript": typescript,
 }
 
 # The context in which an example of a class runs that is not simply one of a mutation.
@@ -43,6 +46,8 @@ KINDS = {
     "SyncScheduler": "sync",
     "SyncAuth": "sync",
     "enlist": "app",
+    "openapi": "app",
+    "typescript": "app",
 }
 
 WRAPPERS = {

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 import pytest
 
 import duly
+from duly._call.scope import CallChain
 from duly.errors import (
     AppError,
     ArgumentError,
@@ -284,6 +285,40 @@ async def test_functions_are_called_by_every_kind_of_reference(database: str) ->
         await app.mutation(perform, outer)
         await app.action(act, outer)
         assert await app.query(names) == ["x"] * 6
+
+
+async def test_what_a_function_runs_runs_for_the_same_caller(database: str) -> None:
+    ann = duly.Identity(issuer="https://id.example.com", subject="ann")
+    async with app_on(database) as app:
+
+        @stage.body
+        async def who(ctx: Any) -> None:
+            stage.seen.append(await ctx.auth.identity())
+
+        @stage.thread_body
+        def in_thread(ctx: duly.SyncActionCtx) -> None:
+            stage.seen.append(ctx.auth.identity())
+            ctx.run_query(look, who)
+
+        @stage.body
+        async def nested(ctx: duly.MutationCtx) -> None:
+            await ctx.run_query(look, who)
+            await ctx.run_mutation(perform, who)
+
+        @stage.body
+        async def outer(ctx: duly.ActionCtx) -> None:
+            await ctx.run_query(look, who)
+            await ctx.run_mutation(perform, nested)
+            await ctx.run_action(act, who)
+            await ctx.run_action(act_in_thread, in_thread)
+
+        for identity in (ann, None):
+            stage.seen.clear()
+            await app._running().action(CallChain(identity=identity), act, (outer,), {})
+            assert stage.seen == [identity] * 6
+        stage.seen.clear()
+        await finished(app, await app.scheduler.run_after(0, act, outer), "success")
+        assert stage.seen == [None] * 6
 
 
 async def test_a_nested_run_has_the_time_and_the_root_of_the_outer_one(database: str) -> None:

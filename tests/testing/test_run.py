@@ -82,6 +82,29 @@ def run(**options: Any) -> Any:
     return duly.testing.run(app, **options)
 
 
+# --- calls -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_test_calls_as_somebody_and_what_that_schedules_is_nobodys() -> None:
+    ann = duly.Identity(issuer="https://id.example.com", subject="ann")
+
+    @stage.body
+    async def who(ctx: Any) -> None:
+        stage.seen.append(await ctx.auth.identity())
+
+    @stage.body
+    async def outer(ctx: Any) -> None:
+        stage.seen.append(await ctx.auth.identity())
+        await ctx.scheduler.run_after(0, perform, "who")
+
+    async with run() as t:
+        await t.with_identity(ann).mutation(perform, "outer")
+        await t.with_identity(ann).action(act, "outer")
+        await t.mutation(perform, "who")
+        await t.run_due()
+    assert stage.seen == [ann, ann, None, None, None]
+
+
 # --- time -----------------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,5 @@
 """What users write, and the types they get. Neither checker may find an error here."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
@@ -97,7 +96,7 @@ async def reads(ctx: duly.QueryCtx, order_id: duly.Id[Order], text: str) -> None
     assert_type(ctx.now, datetime)
     assert_type(ctx.random.random(), float)
     assert_type(ctx.scheduled_function_id, duly.Id[duly.ScheduledFunction] | None)
-    assert_type(await ctx.auth.identity(), Mapping[str, Any] | None)
+    assert_type(await ctx.auth.identity(), duly.Identity | None)
 
 
 @duly.mutation
@@ -142,7 +141,7 @@ async def acts(ctx: duly.ActionCtx, order_id: duly.Id[Order]) -> None:
     assert_type(await ctx.run_action(resize, image=b"", width=1), bytes)
     assert_type(await ctx.run_action("images:resize"), Any)
     assert_type(await ctx.scheduler.run_after(0, send, "ann", 3), duly.Id[duly.ScheduledFunction])
-    assert_type(await ctx.auth.identity(), Mapping[str, Any] | None)
+    assert_type(await ctx.auth.identity(), duly.Identity | None)
 
 
 @duly.action
@@ -155,7 +154,7 @@ def acts_in_a_thread(ctx: duly.SyncActionCtx, order_id: duly.Id[Order]) -> None:
     assert_type(ctx.scheduler.run_at(datetime.now(UTC), resize, b"", 3), duly.Id[duly.ScheduledFunction])
     assert_type(ctx.scheduler.cancel(job_id), None)
     assert_type(ctx.now, datetime)
-    assert_type(ctx.auth.identity(), Mapping[str, Any] | None)
+    assert_type(ctx.auth.identity(), duly.Identity | None)
 
 
 @duly.mutation

@@ -13,6 +13,7 @@ from duly._call.sql import run_sql
 from duly._ground.clock import datetime_of
 from duly._ground.ids import Id
 from duly._model.function import FunctionReference
+from duly._model.identity import Identity
 from duly._model.job import ScheduledFunction
 
 __all__ = ["ActionCtx", "Auth", "Calls", "MutationCtx", "QueryCtx", "SyncActionCtx"]
@@ -44,14 +45,19 @@ class Auth:
         who = await ctx.auth.identity()
     """
 
-    def __init__(self, identity: Mapping[str, Any] | None) -> None:
+    def __init__(self, identity: Identity | None) -> None:
         self._identity = identity
 
-    async def identity(self) -> Mapping[str, Any] | None:
-        """The claims of the caller, or None. Always None in a scheduled function, whoever scheduled it (rule S11).
+    async def identity(self) -> Identity | None:
+        """Who calls, or None if nobody says so.
+
+        It is who called the outermost function: what that runs in turn runs for the same caller. Always None in a
+        scheduled function and in whatever it runs, whoever scheduled it (rule S11): hand on as an argument what it
+        needs to know. None as well where your own Python code calls.
 
         Example:
             who = await ctx.auth.identity()
+            name = "somebody" if who is None else who.name
         """
         return self._identity
 
@@ -355,10 +361,10 @@ class SyncAuth:
         who = ctx.auth.identity()
     """
 
-    def __init__(self, identity: Mapping[str, Any] | None) -> None:
+    def __init__(self, identity: Identity | None) -> None:
         self._identity = identity
 
-    def identity(self) -> Mapping[str, Any] | None:
+    def identity(self) -> Identity | None:
         """As `Auth.identity`.
 
         Example:

@@ -3,11 +3,13 @@
 import base64
 import hashlib
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Generic, NoReturn, NotRequired, Protocol, TypeVar, cast
 
 import orjson
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from duly._call.scope import Scope
 from duly._ground.ids import ID_HIGHEST, TIME_US_END, first_id_at
@@ -17,9 +19,9 @@ from duly._model.ranges import Range, key_bounds
 from duly._model.schema import Index, Table
 from duly._model.signature import storable
 from duly._store.port import Position
-from duly.errors import IndexNotFoundError, InvalidValueError, NotUniqueError
+from duly.errors import AppError, IndexNotFoundError, InvalidValueError, NotUniqueError
 
-__all__ = ["Page", "Query", "Source"]
+__all__ = ["Page", "PaginationOptions", "Query", "Source"]
 
 D = TypeVar("D")
 D_co = TypeVar("D_co", covariant=True)
@@ -40,8 +42,28 @@ class Page(Generic[D_co]):
     """
 
     page: list[D_co]
-    is_done: bool
-    continue_cursor: str
+    # Clients know these by other names.
+    is_done: Annotated[bool, Field(serialization_alias="isDone")]
+    continue_cursor: Annotated[str, Field(serialization_alias="continueCursor")]
+    # About the middle of the page, for who wants to have it as two.
+    split_cursor: Annotated[str | None, Field(serialization_alias="splitCursor")] = None
+
+
+class PaginationOptions(TypedDict):
+    """What the hooks of Convex's clients pass as the argument `paginationOpts`, for `paginate` to take.
+
+    Example:
+        @duly.query
+        async def list_orders(ctx: duly.QueryCtx, paginationOpts: duly.PaginationOptions) -> duly.Page[Order]:
+            return await ctx.db.query(orders).order("desc").paginate(paginationOpts)
+    """
+
+    numItems: int
+    cursor: str | None
+    endCursor: NotRequired[str | None]
+    id: NotRequired[float]
+    maximumRowsRead: NotRequired[float | None]
+    maximumBytesRead: NotRequired[float | None]
 
 
 class Source(Protocol):
@@ -265,19 +287,41 @@ class Query(Generic[D]):
             await self._scope.turn()
         return await self._source.scan(self._scope, self._index, after, before, self._descending, batch)
 
-    async def paginate(self, cursor: str | None = None, page_size: int = 50) -> Page[D]:
+    async def paginate(self, cursor: str | PaginationOptions | None = None, page_size: int = 50) -> Page[D]:
         """One page of the documents.
 
+        A page that a client is subscribed to ends for good where it ended at first: it grows and shrinks in place as
+        rows come and go, so that pages neither overlap nor leave gaps.
+
         Args:
-            cursor: None for the first page, then the `continue_cursor` of the page before.
+            cursor: None for the first page, then the `continue_cursor` of the page before. Or the argument
+                `paginationOpts` that the hooks of clients pass, whole: it holds the page size, too.
             page_size: How many documents at most, 1 or more; default 50.
 
         Raises:
             InvalidValueError: The page size is not positive, or the cursor is not one of this query.
+            AppError: The same of a client's cursor: its hooks start over.
 
         Example:
             result = await ctx.db.query(orders).paginate(cursor=cursor, page_size=20)
         """
+        if isinstance(cursor, Mapping):
+            return await self._page_of(cursor)
+        return await self._page(cursor, page_size, None)
+
+    async def _page_of(self, options: PaginationOptions) -> Page[D]:
+        pages = self._scope.pages
+        end = options.get("endCursor") or (pages.end if pages is not None else None)
+        try:
+            page = await self._page(options["cursor"], options["numItems"], end)
+        except _CursorError as error:
+            raise AppError({"isConvexSystemError": True, "paginationError": "InvalidCursor"}) from error
+        if pages is not None:
+            pages.end = page.continue_cursor
+        return page
+
+    async def _page(self, cursor: str | None, page_size: int, end: str | None) -> Page[D]:
+        """`end`: the cursor at which the page ends, however many documents there are up to it."""
         if isinstance(page_size, bool) or not isinstance(page_size, int):
             raise TypeError(f"page_size is an int, not {page_size!r}")
         if page_size < 1:
@@ -286,15 +330,23 @@ class Query(Generic[D]):
         if cursor is not None:
             position = self._read_cursor(cursor)
             after, before = (after, position) if self._descending else (position, before)
+        limit = math.inf if end is not None else page_size
+        last = self._after if self._descending else self._before
+        stop = last if end is None else self._read_cursor(end)
+        if stop != last:
+            # Bounds are exclusive, and the last of the page is in it.
+            after, before = (_just_before(stop), before) if self._descending else (after, _just_after(stop))
         page: list[D] = []
-        last = before if self._descending else after
+        positions: list[Position] = []
         # One more than the page, to know whether it is the last.
         async for position, document in self._iterate(after, before, page_size + 1):
-            if len(page) == page_size:
-                return Page(page, False, self._write_cursor(last))
+            if len(page) == limit:
+                stop = positions[-1]
+                break
             page.append(document)
-            last = position
-        return Page(page, True, self._write_cursor(after if self._descending else before))
+            positions.append(position)
+        middle = self._write_cursor(positions[len(page) // 2 - 1]) if len(page) > 1 else None
+        return Page(page, stop == last, self._write_cursor(stop), middle)
 
     def _fingerprint(self) -> str:
         parts = (self._source.name, self._index, self._after, self._before, self._descending)
@@ -310,13 +362,27 @@ class Query(Generic[D]):
             fingerprint, key, id = orjson.loads(raw)
             position = Position(bytes.fromhex(key), str(id))
         except (ValueError, TypeError) as error:
-            raise InvalidValueError(f"{cursor!r} is no cursor; pass what the page before gave, or None") from error
+            raise _CursorError(f"{cursor!r} is no cursor; pass what the page before gave, or None") from error
         if fingerprint != self._fingerprint():
-            raise InvalidValueError("the cursor is of another query; it goes with the same table, index and order")
+            raise _CursorError("the cursor is of another query; it goes with the same table, index and order")
         if not self._after <= position <= self._before:
             # Cursors come back from clients: one that was tampered with must not lead out of the query.
-            raise InvalidValueError("the cursor points outside of the query; pass what the page before gave, or None")
+            raise _CursorError("the cursor points outside of the query; pass what the page before gave, or None")
         return position
+
+
+class _CursorError(InvalidValueError):
+    """A cursor that is not one of the query."""
+
+
+def _just_after(position: Position) -> Position:
+    """Between a position and the next: ids are of one length, and a blank is lower than what they are made of."""
+    return Position(position.key, position.id + " ")
+
+
+def _just_before(position: Position) -> Position:
+    """Between a position and the one before."""
+    return Position(position.key, position.id[:-1] + chr(ord(position.id[-1]) - 1) + "~")
 
 
 def _stored(value: Any, where: str) -> Any:

@@ -10,7 +10,7 @@ from duly._call.context import ActionCtx, MutationCtx, QueryCtx, SyncActionCtx
 from duly._call.drive import Drive, begin, inside
 from duly._call.registry import Function, Target
 from duly._call.scheduler import Scheduler
-from duly._call.scope import CallChain, Environment, Scope
+from duly._call.scope import CallChain, Environment, Pages, Scope
 from duly._call.threads import blocker, in_thread, without_exit
 from duly._model.backoff import Backoff
 from duly._model.event import Event
@@ -46,39 +46,23 @@ class Runner:
 
         return await self.environment.store.read(lambda tx: self.look(chain, function, arguments, tx))
 
+    async def look(
+        self, chain: CallChain, function: Function, arguments: Arguments, tx: Transaction, pages: Pages | None = None
+    ) -> Any:
+        """Runs a query in a transaction that is open."""
+        scope = Scope(self.environment, tx, chain, function.path, self.environment.clock.now_ms(), pages=pages)
+        result, _ = await self._run(function, QueryCtx(scope, self), arguments, scope)
+        return result
+
     async def mutation(self, chain: CallChain, target: Target, args: tuple[Any, ...], kwargs: Arguments) -> Any:
         function, arguments = self._prepare("mutation", target, args, kwargs)
-        return await self._commit(function, _DirectCall(self, chain, function, args, kwargs, arguments))
+        return await self.perform(function, _DirectCall(self, chain, function, args, kwargs, arguments))
 
-    async def commit(
-        self,
-        chain: CallChain,
-        function: Function,
-        arguments: Callable[[], Arguments],
-        finish: Callable[[Any, Transaction], Awaitable[T]],
-    ) -> T:
-        """Runs a mutation in a transaction of its own, and in it `finish`, which makes of its result what is returned.
-
-        Args:
-            chain: Who began.
-            function: The mutation.
-            arguments: Makes them anew for each run: a conflict makes it run again, and a run may change its arguments.
-            finish: What it raises rolls the mutation back.
-        """
-
-        async def body(tx: Transaction) -> tuple[T, list[Event]]:
-            result, events = await self.mutate(chain, function, arguments(), tx)
-            return await finish(result, tx), events
-
-        return await self._commit(function, body)
-
-    async def _commit(self, function: Function, body: Callable[[Transaction], Awaitable[tuple[T, list[Event]]]]) -> T:
+    async def perform(self, function: Function, body: Callable[[Transaction], Awaitable[tuple[T, list[Event]]]]) -> T:
+        """Runs a body that runs a mutation, in a transaction of its own; then tells what happened in it."""
         observed = self.environment.observer is not None
         started = self.environment.clock.now_ms() if observed else 0
-        try:
-            result, events = await self.environment.store.transact(body)
-        except ConflictError:
-            result, events = await self._again(body)
+        result, events = await self.transact(body)
         if observed:
             now = self.environment.clock.now_ms()
             called = Event("called", function.path, now, None, "mutation", duration_ms=now - started)
@@ -100,10 +84,7 @@ class Runner:
                 scope = Scope(environment, tx, chain, "scheduler", environment.clock.now_ms())
                 return await body(scope), scope.events
 
-            try:
-                result, events = await environment.store.transact(in_transaction)
-            except ConflictError:
-                result, events = await self._again(in_transaction)
+            result, events = await self.transact(in_transaction)
             environment.emit(*events)
             return result
 
@@ -127,12 +108,6 @@ class Runner:
             return await self._run_nested(function, MutationCtx(child, self), arguments, child)
 
     # For who has the transaction or the job already.
-
-    async def look(self, chain: CallChain, function: Function, arguments: Arguments, tx: Transaction) -> Any:
-        """Runs a query on a snapshot that is open."""
-        scope = Scope(self.environment, tx, chain, function.path, self.environment.clock.now_ms())
-        result, _ = await self._run(function, QueryCtx(scope, self), arguments, scope)
-        return result
 
     def mutate(
         self, chain: CallChain, function: Function, arguments: Arguments, tx: Transaction
@@ -233,6 +208,13 @@ class Runner:
             self._refuse_inside(f"the {kind} {function.path!r}", f"ctx.run_{kind}")
         return function, function.signature.bind(args, kwargs, registry.tags)
 
+    def prepare_stored(
+        self, kind: FunctionKind, target: Target, args: tuple[Any, ...], kwargs: Arguments
+    ) -> tuple[Function, str]:
+        """A call that is going to be made more than once: its function, and its arguments in their stored form."""
+        function, arguments = self._prepare(kind, target, args, kwargs)
+        return function, function.signature.dump(arguments)
+
     def _refuse_inside(self, what: str, instead: str) -> None:
         """A call of the app from inside a transaction would wait for that transaction to end, which waits for it."""
         path = inside.get()
@@ -282,17 +264,18 @@ class Runner:
             _log.warning("%s", error)
         return None
 
-    async def _again(self, body: Callable[[Transaction], Awaitable[T]]) -> T:
-        """Retries a direct call after a conflict, for a little while; then the conflict is told (rule T1)."""
-        for conflicts in range(1, _CONFLICTS_MAX + 1):
-            delay = _CONFLICT.delay_ms(conflicts, self.environment.entropy.uniform())
-            await self.environment.clock.sleep(delay / 1_000)
+    async def transact(self, body: Callable[[Transaction], Awaitable[T]]) -> T:
+        """A transaction for a direct call: retried after a conflict for a while; then that is told (rule T1)."""
+        conflicts = 0
+        while True:
             try:
                 return await self.environment.store.transact(body)
             except ConflictError:
-                if conflicts == _CONFLICTS_MAX:
+                conflicts += 1
+                if conflicts > _CONFLICTS_MAX:
                     raise
-        raise AssertionError("the last try returns or raises")
+            delay = _CONFLICT.delay_ms(conflicts, self.environment.entropy.uniform())
+            await self.environment.clock.sleep(delay / 1_000)
 
 
 class _DirectCall:

@@ -14,6 +14,7 @@ from duly._ground.clock import Clock
 from duly._ground.entropy import Entropy
 from duly._ground.ids import Id, IdMaker
 from duly._model.event import Event, Observer
+from duly._model.identity import Identity
 from duly._model.job import ScheduledFunction
 from duly._model.limits import Usage
 from duly._store.port import Store, Transaction
@@ -53,15 +54,29 @@ class Environment:
 
 
 class CallChain(NamedTuple):
-    """Who began: the scheduled function at the root, if any, and whether it is an action (rules C2 and C4)."""
+    """Who began: the scheduled function at the root, if any, and whether it is an action (rules C2 and C4); or who is
+    known to have called, which is never both (rule S11)."""
 
     job_id: Id[ScheduledFunction] | None = None
     is_action: bool = False
-    identity: Any = None
+    identity: Identity | None = None
 
 
 FROM_OUTSIDE = CallChain()
 """That of a call which no scheduled function made, and nobody in particular."""
+
+
+class Pages:
+    """Where the page of a live query ends: where it ended when it was first computed, whatever comes and goes.
+
+    Args:
+        end: The cursor at which it ended then; None the first time.
+    """
+
+    __slots__ = ("end",)
+
+    def __init__(self, end: str | None) -> None:
+        self.end = end
 
 
 def operation(
@@ -92,6 +107,7 @@ class Scope:
         "events",
         "now_ms",
         "open",
+        "pages",
         "path",
         "tx",
         "underway",
@@ -110,6 +126,7 @@ class Scope:
         usage: Usage | None = None,
         events: list[Event] | None = None,
         parent: "Scope | None" = None,
+        pages: "Pages | None" = None,
     ) -> None:
         self.environment = environment
         self.tx = tx
@@ -120,6 +137,7 @@ class Scope:
         self.usage = usage if usage is not None else Usage()
         self.events = events if events is not None else []
         self.open = True
+        self.pages = pages
         # The scopes of this run in which an operation is under way, and the task that it runs on.
         self.underway: dict[Scope, asyncio.Task[Any] | None] = parent.underway if parent is not None else {}
         self._parent = parent
@@ -239,6 +257,7 @@ class Scope:
             usage=self.usage,
             events=self.events,
             parent=self,
+            pages=self.pages,
         )
 
     @asynccontextmanager

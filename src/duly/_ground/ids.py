@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
 
 __all__ = [
+    "ID_DOCUMENT",
     "ID_HIGHEST",
-    "ID_METADATA",
     "TIME_US_END",
     "Id",
     "IdMaker",
@@ -53,8 +53,8 @@ _TIME_END = 16
 _CHECK_MODULUS = 127
 _DRAWN_AT_ONCE = 32
 
-ID_METADATA = {"duly": "id"}
-"""How an id is told in a pydantic schema."""
+ID_DOCUMENT = "duly_id_of"
+"""What tells an id in a pydantic schema: this key of its metadata, under which is the type of its document."""
 
 ID_HIGHEST = "~"
 """Sorts after every id."""
@@ -112,7 +112,9 @@ class Id(str, Generic[DocumentT_co]):
             return value if type(value) is Id else Id(value)
 
         checked.__qualname__ = f"Id[{type_name}]"
-        return core_schema.with_info_after_validator_function(checked, core_schema.str_schema(), metadata=ID_METADATA)
+        return core_schema.with_info_after_validator_function(
+            checked, core_schema.str_schema(), metadata={ID_DOCUMENT: document_type}
+        )
 
 
 def table_tag(table: str) -> str:

@@ -12,7 +12,7 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from duly._ground import values
-from duly._ground.ids import ID_METADATA
+from duly._ground.ids import ID_DOCUMENT
 from duly._model.typed_dicts import teach_typed_dicts
 from duly.errors import ArgumentError, InvalidValueError, ReturnValueError
 
@@ -91,6 +91,11 @@ class Signature:
     def schema(self) -> Any:
         """The pydantic schema of the arguments."""
         return self._arguments.core_schema
+
+    @property
+    def returned_schema(self) -> Any:
+        """The pydantic schema of a dict whose `value` is the return value; None if that is not annotated."""
+        return None if self._returned is None else self._returned.core_schema
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any], tags: TagsByType) -> dict[str, Any]:
         """The validated arguments by name. Raises `ArgumentError`."""
@@ -245,7 +250,7 @@ def is_stored_as_validated(schema: Any) -> bool:
     if "serialization" in schema:
         return False
     if kind not in PLAIN_SCHEMAS:
-        return schema.get("metadata") == ID_METADATA
+        return ID_DOCUMENT in schema.get("metadata", ())
     return all(is_stored_as_validated(part) for name, part in schema.items() if name not in SCHEMA_NOTES)
 
 

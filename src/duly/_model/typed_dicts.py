@@ -11,7 +11,7 @@ from typing import Any
 
 import typing_extensions
 
-__all__ = ["teach_typed_dicts"]
+__all__ = ["annotated_class", "teach_typed_dicts"]
 
 _METHOD = "__get_pydantic_core_schema__"
 
@@ -20,6 +20,11 @@ def teach_typed_dicts(annotation: Any) -> None:
     """Makes every `typing.TypedDict` that the annotation reaches readable. Does nothing on Python 3.12 and later."""
     if sys.version_info < (3, 12):
         _teach(annotation, set())
+
+
+def annotated_class(cls: Any) -> Any:
+    """The class that stands in the annotation, for the one that a pydantic schema has."""
+    return getattr(cls, "__wrapped__", cls)
 
 
 def _teach(annotation: Any, seen: set[int]) -> None:
@@ -53,7 +58,8 @@ def _schema_of_twin(cls: Any, _source: Any, handler: Any) -> Any:
         fields[name] = bare if name in cls.__required_keys__ else typing_extensions.NotRequired[bare]
     make_typed_dict: Any = typing_extensions.TypedDict  # the functional form, with names known at run time only
     twin = make_typed_dict(cls.__name__, fields)
-    twin.__module__, twin.__qualname__ = cls.__module__, cls.__qualname__
+    twin.__module__, twin.__qualname__, twin.__doc__ = cls.__module__, cls.__qualname__, cls.__doc__
+    twin.__wrapped__ = cls
     if hasattr(cls, "__pydantic_config__"):
         twin.__pydantic_config__ = cls.__pydantic_config__
     return handler.generate_schema(_twins.setdefault(cls, twin))

@@ -15,20 +15,33 @@ What must hold, and is checked on every engine by the same suite:
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 from duly._ground.clock import Clock
+from duly._model.changes import Changes
 from duly._model.job import Job, JobKind, JobState
 from duly._model.schema import Index, Table
 
-__all__ = ["Entry", "Lease", "Position", "Rescued", "Savepoint", "Store", "StoredIndex", "Topic", "Transaction"]
+__all__ = [
+    "TOPICS",
+    "Entry",
+    "Lease",
+    "Position",
+    "Rescued",
+    "Savepoint",
+    "Store",
+    "StoredIndex",
+    "Topic",
+    "Transaction",
+]
 
 T = TypeVar("T")
 
 Savepoint = int
 
-Topic = Literal["mutation", "action", "upkeep"]
-"""What a sleeper waits for: due mutations, due actions, or workers that came and went."""
+Topic = Literal["mutation", "action", "upkeep", "change"]
+"""What a sleeper waits for: due mutations, due actions, workers that came and went, or whatever is committed."""
+TOPICS: tuple[Topic, ...] = get_args(Topic)
 
 
 class Position(NamedTuple):
@@ -156,6 +169,29 @@ class Transaction(Protocol):
     async def prune_jobs(self, completed_before: float, limit: int) -> int: ...
     async def oldest_completed(self) -> float | None: ...
 
+    # Those who follow what is committed, and clients that are far away.
+    async def changes_since(self, place: str | None) -> tuple[str, Changes]:
+        """What this snapshot shows that an earlier one did not, and a word for how far that is: the next `place`.
+
+        Complete as long as somebody followed all the time. What is too old may have been forgotten: see the store's
+        `follow`.
+        """
+        ...
+
+    async def prune_changes(self, before: float, limit: int) -> int: ...
+    async def get_client_request(self, session: str, request: int) -> str | None:
+        """What a client was answered, if it asked before and that took effect."""
+        ...
+
+    async def insert_client_request(self, session: str, request: int, now: float, answer: str) -> None: ...
+    async def prune_client_requests(self, before: float, limit: int) -> int: ...
+    async def insert_admin_key(self, hash: str, label: str, now: float) -> None: ...
+    async def list_admin_keys(self) -> list[tuple[str, str, float]]:
+        """Hash, label and time of making, oldest first."""
+        ...
+
+    async def delete_admin_key(self, hash: str) -> bool: ...
+
     # The user's own tables.
     async def sql(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
         """Runs one statement of the user's, with `$1`, `$2` … bound to values of plain types; its rows by column name.
@@ -244,7 +280,9 @@ class Store(Protocol):
 
     async def close(self) -> None: ...
 
-    async def read(self, body: Callable[[Transaction], Awaitable[T]], /) -> T: ...
+    async def read(self, body: Callable[[Transaction], Awaitable[T]], /, *, follows: bool = False) -> T:
+        """`follows`: reads again and again, and is to hold up nobody by it. It may begin a little later for that."""
+        ...
 
     def transact(self, body: Callable[[Transaction], Awaitable[T]], /, *, claims: bool = False) -> Awaitable[T]:
         """`claims`: the body begins by looking for due jobs. Where workers have to keep out of each other's way, only
@@ -269,6 +307,13 @@ class Store(Protocol):
         ...
 
     async def unregister_worker(self, worker: str) -> None: ...
+
+    async def follow(self, follower: str, seconds: float) -> None:
+        """Once this has returned, and for so long, every commit on the store by whomever leaves word of what it wrote,
+        and wakes those who wait for "change". To be repeated in time."""
+        ...
+
+    async def unfollow(self, follower: str) -> None: ...
 
     @property
     def shared(self) -> bool:

@@ -10,7 +10,7 @@ from collections import deque
 from functools import partial
 
 from duly._ground.clock import Clock
-from duly._store.port import Topic
+from duly._store.port import TOPICS, Topic
 
 __all__ = ["Signal"]
 
@@ -20,15 +20,11 @@ _REMEMBERED_MAX = 64
 class Signal:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._versions: dict[Topic, int] = {"mutation": 0, "action": 0, "upkeep": 0}
+        self._versions: dict[Topic, int] = dict.fromkeys(TOPICS, 0)
         self._recent: dict[Topic, deque[tuple[int, float]]] = {
             topic: deque(maxlen=_REMEMBERED_MAX) for topic in self._versions
         }
-        self._sleepers: dict[Topic, dict[asyncio.Future[None], float | None]] = {
-            "mutation": {},
-            "action": {},
-            "upkeep": {},
-        }
+        self._sleepers: dict[Topic, dict[asyncio.Future[None], float | None]] = {topic: {} for topic in TOPICS}
 
     def version(self, topic: Topic) -> int:
         return self._versions[topic]

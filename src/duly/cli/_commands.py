@@ -2,13 +2,16 @@
 
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
 from duly._app import BODY_BYTES_MAX
 from duly._model.job import JobState
+from duly.cli._admin_key import add_admin_key, list_admin_keys, revoke_admin_key
 from duly.cli._check import check
+from duly.cli._codegen import check_typescript, print_openapi, write_typescript
 from duly.cli._console import line_by_line
 from duly.cli._dev import dev
 from duly.cli._functions import list_functions
@@ -260,6 +263,64 @@ def _import(
     """
     with problems_shown():
         perform(import_database(load_app(app, database).app, file))
+
+
+@cli.command("codegen", no_args_is_help=True)
+def _codegen(
+    app: AppReference,
+    folder: Annotated[
+        Path,
+        typer.Option(
+            "--typescript",
+            metavar="DIR",
+            help="The folder to write to, such as web/convex/_generated.",
+            show_default=False,
+        ),
+    ],
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit with 1 if the files are not up to date.")
+    ] = False,
+) -> None:
+    """Write api.js, api.d.ts and dataModel.d.ts: the app's public functions and documents, as TypeScript types.
+
+    For the npm package convex. Files that have not changed are left alone.
+    """
+    with problems_shown():
+        (check_typescript if check else write_typescript)(load_app(app, None).app, folder)
+
+
+@cli.command("openapi", no_args_is_help=True)
+def _openapi(app: AppReference) -> None:
+    """Print an OpenAPI document of the app's HTTP API."""
+    with problems_shown():
+        print_openapi(load_app(app, None).app)
+
+
+@cli.command("admin-key", no_args_is_help=True)
+def _admin_key(
+    app: AppReference,
+    label: Annotated[str, typer.Option(metavar="TEXT", help="What the key is for, shown by --list.")] = "",
+    as_list: Annotated[bool, typer.Option("--list", help="List the keys there are.")] = False,
+    revoke: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Revoke the key whose id begins so, or this key.", show_default=False),
+    ] = None,
+    database: Database = None,
+) -> None:
+    """Make an admin key and print it: who has it may call every function, and as anybody.
+
+    It is shown once; only a hash of it is stored.
+    """
+    with problems_shown():
+        if (bool(label), as_list, revoke is not None).count(True) > 1:
+            raise CommandError("--label, --list and --revoke don't go together; choose one", exit_code=USAGE)
+        loaded = load_app(app, database).app
+        if as_list:
+            perform(list_admin_keys(loaded))
+        elif revoke is not None:
+            perform(revoke_admin_key(loaded, revoke))
+        else:
+            perform(add_admin_key(loaded, label))
 
 
 def main() -> None:

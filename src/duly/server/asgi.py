@@ -7,12 +7,16 @@ from contextlib import AbstractAsyncContextManager
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from duly._live.live import Live
 from duly._work.executor import Executor
+from duly.server.caller import Authenticator
 from duly.server.calls import Calls
-from duly.server.http import Api, Authenticate, anonymous_only
+from duly.server.http import Api
 from duly.server.refusal import REFUSED, refuse
+from duly.server.sync import Sync
 
 __all__ = ["make_asgi"]
 
@@ -30,7 +34,8 @@ def make_asgi(
     name: str,
     cors_origins: Sequence[str],
     max_body: int,
-    authenticate: Authenticate = anonymous_only,
+    authenticator: Authenticator,
+    live: Callable[[], Live],
 ) -> Starlette:
     """The ASGI app.
 
@@ -41,9 +46,11 @@ def make_asgi(
         name: The app's.
         cors_origins: The origins whose pages may call, besides those of this machine; "*" is any.
         max_body: Of a request, in bytes.
-        authenticate: Tells who makes a request.
+        authenticator: Tells who calls.
+        live: The app's live queries, while it is open.
     """
-    api = Api(calls, executor, name=name, authenticate=authenticate, max_body=max_body)
+    api = Api(calls, executor, name=name, authenticator=authenticator, max_body=max_body)
+    sync = Sync(calls, live, authenticator)
     cors = Middleware(
         CORSMiddleware,
         allow_origins=[origin.rstrip("/") for origin in cors_origins if origin != "*"],
@@ -54,7 +61,12 @@ def make_asgi(
         max_age=_PREFLIGHT_S,
     )
     app = Starlette(
-        routes=api.routes(),
+        routes=[
+            *api.routes(),
+            WebSocketRoute("/api/sync", sync.endpoint),
+            # With the version of the client, which browsers can tell in no other way.
+            WebSocketRoute("/api/{version}/sync", sync.endpoint),
+        ],
         middleware=[Middleware(_SingleSlashes), cors],
         exception_handlers=dict.fromkeys(REFUSED, refuse),
         lifespan=lambda _: opened(),

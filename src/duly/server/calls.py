@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from duly._call.registry import Function
 from duly._call.runner import Runner
-from duly._call.scope import CallChain
+from duly._call.scope import CallChain, Pages
 from duly._ground.tasks import is_being_cancelled
+from duly._model.event import Event
 from duly._model.failure import describe_failure
 from duly._model.function import FunctionKind
 from duly._store.port import Transaction
@@ -22,6 +23,7 @@ from duly.errors import (
     ReturnValueError,
     StoreError,
 )
+from duly.server.caller import Caller
 from duly.server.values import Format, decode, encode
 
 __all__ = [
@@ -40,13 +42,6 @@ _log = logging.getLogger("duly")
 
 _MODULE_STEP = re.compile(r"(?=.*[A-Za-z0-9])(?!.*\.\.)[A-Za-z0-9_.]{1,64}", re.ASCII)
 _NAME = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
-
-
-class Caller(NamedTuple):
-    """Who calls."""
-
-    identity: Any = None
-    is_admin: bool = False
 
 
 class BadPathError(ValueError):
@@ -166,19 +161,22 @@ class Calls:
         if function.kind == "query":
             return await runner.environment.store.read(lambda tx: self.look(prepared, caller, format, tx))
 
-        async def finish(result: Any, _tx: Transaction) -> Success:
+        async def body(tx: Transaction) -> tuple[Success, list[Event]]:
+            result, events = await runner.mutate(chain, function, prepared.arguments(), tx)
             # In the transaction: a mutation whose result can't be sent has failed, and leaves no trace.
-            return self.success(function, result, format)
+            return self.success(function, result, format), events
 
         chain = CallChain(identity=caller.identity)
         try:
             if function.kind == "mutation":
-                return await runner.commit(chain, function, prepared.arguments, finish)
+                return await runner.perform(function, body)
             return self.success(function, await runner.act(chain, function, prepared.arguments()), format)
         except BaseException as error:  # noqa: BLE001 (a function may raise anything)
-            return self._failure_in(function, error, format)
+            return self.failure_in(function, error, format)
 
-    async def look(self, prepared: Prepared, caller: Caller, format: Format, tx: Transaction) -> Outcome:
+    async def look(
+        self, prepared: Prepared, caller: Caller, format: Format, tx: Transaction, pages: Pages | None = None
+    ) -> Outcome:
         """Runs a query on a snapshot that is open.
 
         Raises:
@@ -187,11 +185,13 @@ class Calls:
         function = prepared.function
         try:
             chain = CallChain(identity=caller.identity)
-            return self.success(function, await self.runner.look(chain, function, prepared.arguments(), tx), format)
+            return self.success(
+                function, await self.runner.look(chain, function, prepared.arguments(), tx, pages), format
+            )
         except BaseException as error:  # noqa: BLE001 (a function may raise anything)
-            return self._failure_in(function, error, format)
+            return self.failure_in(function, error, format)
 
-    def _failure_in(self, function: Function, error: BaseException, format: Format) -> Failure:
+    def failure_in(self, function: Function, error: BaseException, format: Format) -> Failure:
         """Raises it again if it is not the function's, but the store's or that of whoever ends this task."""
         is_stores = isinstance(error, (ConflictError, StoreError)) and function.kind != "action"
         is_end = isinstance(error, asyncio.CancelledError) and is_being_cancelled()

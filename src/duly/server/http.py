@@ -14,11 +14,12 @@ from duly._model.function import FunctionKind
 from duly._store.port import Transaction
 from duly._work.executor import Executor
 from duly.errors import AppNotOpenError, ConflictError, StoreError
-from duly.server.calls import Caller, CallError, Calls, Failure, Outcome, Prepared, Success
+from duly.server.caller import Authenticator, Caller
+from duly.server.calls import CallError, Calls, Failure, Outcome, Prepared, Success
 from duly.server.refusal import RefusedError
 from duly.server.values import Format
 
-__all__ = ["Api", "Authenticate", "anonymous_only"]
+__all__ = ["Api"]
 
 _log = logging.getLogger("duly")
 
@@ -34,17 +35,6 @@ _FORMATS: Mapping[str | None, Format] = {
 }
 
 
-Authenticate = Callable[[Request], Awaitable[Caller]]
-"""Tells who makes a request. Raises `RefusedError`."""
-
-
-async def anonymous_only(request: Request) -> Caller:
-    """For an app without identities: a token that nobody can verify is refused, and not taken for nobody."""
-    if "authorization" in request.headers:
-        raise RefusedError(401, "NoAuthProvider", "this app has no identity provider; call it without Authorization")
-    return Caller()
-
-
 class Api:
     """The routes, and what they share.
 
@@ -52,7 +42,7 @@ class Api:
         calls: Runs the functions.
         executor: That of this process, if it has one.
         name: The app's.
-        authenticate: Tells who makes a request.
+        authenticator: Tells who makes a request.
         max_body: In bytes.
     """
 
@@ -62,13 +52,13 @@ class Api:
         executor: Callable[[], Executor | None],
         *,
         name: str,
-        authenticate: Authenticate,
+        authenticator: Authenticator,
         max_body: int,
     ) -> None:
         self._calls = calls
         self._executor = executor
         self._name = name
-        self._authenticate = authenticate
+        self._authenticator = authenticator
         self._max_body = max_body
 
     def routes(self) -> list[Route]:
@@ -89,18 +79,21 @@ class Api:
             Route("/ready", self._ready),
         ]
 
+    async def _who(self, request: Request) -> Caller:
+        return await self._authenticator.from_header(request.headers.get("authorization"))
+
     # Calls.
 
     def _of_kind(self, kind: FunctionKind) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            caller = await self._authenticate(request)
+            caller = await self._who(request)
             body = await self._read(request)
             return await self._answer(kind, _path_in(body), body, caller)
 
         return endpoint
 
     async def _any_function(self, request: Request) -> Response:
-        caller = await self._authenticate(request)
+        caller = await self._who(request)
         if not caller.is_admin:
             raise RefusedError(403, "Forbidden", "only an admin may call functions without saying what they are")
         body = await self._read(request)
@@ -109,7 +102,7 @@ class Api:
         return await self._answer(None, _path_in(body), body, caller)
 
     async def _run_path(self, request: Request) -> Response:
-        caller = await self._authenticate(request)
+        caller = await self._who(request)
         module, slash, name = request.path_params["path"].rpartition("/")
         if not slash:
             raise RefusedError(
@@ -118,13 +111,13 @@ class Api:
         return await self._answer(None, f"{module}:{name}", await self._read(request), caller)
 
     async def _get_query(self, request: Request) -> Response:
-        caller = await self._authenticate(request)
+        caller = await self._who(request)
         body: dict[str, Any] = dict(request.query_params)
         body["args"] = _parsed(body.get("args", "{}").encode(), "BadJsonArgs")
         return await self._answer("query", _path_in(body), body, caller)
 
     async def _query_batch(self, request: Request) -> Response:
-        caller = await self._authenticate(request)
+        caller = await self._who(request)
         queries = (await self._read(request)).get("queries")
         if not isinstance(queries, list) or not all(isinstance(query, dict) for query in queries):
             raise RefusedError(400, "BadJsonBody", "queries is a list of objects: {path, args, format}")

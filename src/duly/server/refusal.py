@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from duly.errors import AppNotOpenError, ConflictError, StoreError, StoreUnavailableError
 from duly.server.calls import BadPathError
+from duly.server.identity import IdentityError
 
 __all__ = ["REFUSED", "RefusedError", "refuse"]
 
@@ -33,6 +34,7 @@ REFUSED: tuple[type[Exception], ...] = (
     ClientDisconnect,
     ConflictError,
     HTTPException,
+    IdentityError,
     RefusedError,
     StoreError,
     # Whatever else there is: a bug in duly. Starlette answers and raises it again, so that the server logs it.
@@ -55,6 +57,8 @@ def _refusal_for(error: Exception) -> RefusedError:
         case HTTPException():
             code = HTTPStatus(error.status_code).phrase.title().replace(" ", "")
             return RefusedError(error.status_code, code, error.detail, error.headers)
+        case IdentityError():
+            return RefusedError(error.status, error.code, error.message)
         case BadPathError():
             return RefusedError(400, "BadConvexFunctionIdentifier", str(error))
         case ConflictError():

@@ -9,8 +9,9 @@
 See `docs/testing.md`.
 """
 
+from duly.testing.calls import Calls
 from duly.testing.errors import FunctionFailedError, NotIdleError, StillRunningError
 from duly.testing.fixture import RunApp
 from duly.testing.run import Run, run
 
-__all__ = ["FunctionFailedError", "NotIdleError", "Run", "RunApp", "StillRunningError", "run"]
+__all__ = ["Calls", "FunctionFailedError", "NotIdleError", "Run", "RunApp", "StillRunningError", "run"]

@@ -42,8 +42,8 @@ class StoreView:
     async def close(self) -> None:
         await self._store.close()
 
-    async def read(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
-        return await self._store.read(body)
+    async def read(self, body: Callable[[Transaction], Awaitable[T]], /, *, follows: bool = False) -> T:
+        return await self._store.read(body, follows=follows)
 
     async def transact(self, body: Callable[[Transaction], Awaitable[T]], /, *, claims: bool = False) -> T:
         return await self._store.transact(body, claims=claims)
@@ -63,6 +63,12 @@ class StoreView:
     async def unregister_worker(self, worker: str) -> None:
         await self._store.unregister_worker(worker)
 
+    async def follow(self, follower: str, seconds: float) -> None:
+        await self._store.follow(follower, seconds)
+
+    async def unfollow(self, follower: str) -> None:
+        await self._store.unfollow(follower)
+
     @property
     def shared(self) -> bool:
         return self._store.shared
@@ -81,9 +87,9 @@ class MortalStore(StoreView):
         self._faults = faults
         self.dead = False
 
-    async def read(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+    async def read(self, body: Callable[[Transaction], Awaitable[T]], /, *, follows: bool = False) -> T:
         self._check_alive()
-        return await self._store.read(body)
+        return await self._store.read(body, follows=follows)
 
     async def transact(self, body: Callable[[Transaction], Awaitable[T]], /, *, claims: bool = False) -> T:
         self._check_alive()

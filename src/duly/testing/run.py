@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec, TypeVar, cast, overload
+from typing import Any, cast
 
 from duly._app import App, Parts
 from duly._call.registry import SYSTEM_TAG
@@ -21,15 +21,13 @@ from duly._store.port import Store
 from duly._work.executor import Executor
 from duly._work.loop import Loop, Rest
 from duly.errors import InvalidIdError, InvalidTimeError
+from duly.testing.calls import Calls
 from duly.testing.clock import VirtualClock
 from duly.testing.entropy import SeededEntropy
 from duly.testing.errors import FunctionFailedError, NotIdleError, StillRunningError
 from duly.testing.faults import Faults, MortalStore
 
 __all__ = ["Run", "run"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _RUNS_MAX = 10_000
 _HISTORY_MAX = 200
@@ -39,7 +37,7 @@ _READY = Rest(None, -math.inf)
 _TURNS = 10
 
 
-class Run:
+class Run(Calls):
     """What `run` gives: the app's calls, a clock, and a worker that runs what is due when it is told to.
 
     Nothing scheduled runs by itself: `run_due`, `advance` and `run_until_idle` run it.
@@ -52,7 +50,7 @@ class Run:
     """
 
     def __init__(self, app: App, clock: VirtualClock, patience: timedelta) -> None:
-        self._app = app
+        super().__init__(app)
         self._clock = clock
         self._patience = patience
         self._faults = Faults()
@@ -69,44 +67,6 @@ class Run:
         self._failed: list[Id[ScheduledFunction]] = []
         self._failures_allowed = False
         self._runs: Counter[str] = Counter()
-
-    # Calling.
-
-    @overload
-    async def query(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    @overload
-    async def query(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
-    async def query(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Runs a query; as `App.query`.
-
-        Example:
-            order = await t.query(get_order, order_id=order_id)
-        """
-        return await self._app.query(function, *args, **kwargs)
-
-    @overload
-    async def mutation(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    @overload
-    async def mutation(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
-    async def mutation(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Runs a mutation; as `App.mutation`. What it schedules runs when the test says so.
-
-        Example:
-            order_id = await t.mutation(create_order, items=["tea"])
-        """
-        return await self._app.mutation(function, *args, **kwargs)
-
-    @overload
-    async def action(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    @overload
-    async def action(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
-    async def action(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Runs an action here and now; as `App.action`.
-
-        Example:
-            await t.action(send_confirmation, order_id=order_id)
-        """
-        return await self._app.action(function, *args, **kwargs)
 
     @property
     def scheduler(self) -> Scheduler:

@@ -267,11 +267,11 @@ class _SimulatedStore(StoreView):
             self._world.opened.remove(self._store)
             await self._store.close()
 
-    async def read(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+    async def read(self, body: Callable[[Transaction], Awaitable[T]], /, *, follows: bool = False) -> T:
         await self._world.dawdle()
         await self._worker.step()
         self._world.check_available()
-        result = await self._store.read(body)
+        result = await self._store.read(body, follows=follows)
         await self._worker.step()
         return result
 

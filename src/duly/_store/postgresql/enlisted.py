@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import errors
 
+from duly._model.changes import JOBS, Changes, jobs_of_state
 from duly._model.job import Job, JobState, check_move
 from duly._store.postgresql.clock import DatabaseClock
 from duly._store.postgresql.drivers import Driver
@@ -50,11 +51,18 @@ class EnlistedTransaction:
             self._knows_time = True
 
     async def insert_job(self, job: Job) -> None:
-        words = ""
+        words = token("change", None)
         if job.due is not None:
             # Those that are due by now say the same: of equal notifications the server keeps one.
-            words = token(job.kind, job.due if job.due > self._clock.now_ms() else None)
-        await self._ask("enlisted_insert", *job, self._channel, words)
+            words += " " + token(job.kind, job.due if job.due > self._clock.now_ms() else None)
+        await self._ask(
+            "enlisted_insert",
+            *job,
+            self._channel,
+            words,
+            self._clock.now_ms(),
+            _written_to(job.id, job.state, new=True),
+        )
 
     async def get_job(self, id: str) -> Job | None:
         """As it stays until the transaction ends. Its arguments are left out."""
@@ -64,7 +72,9 @@ class EnlistedTransaction:
     async def settle_job(self, id: str, before: JobState, attempts: int, after: JobState, now: float) -> bool:
         check_move("action" if before == "inProgress" else "mutation", before, after)
         assert after == "canceled", f"{after} is for workers to write"
-        return bool(await self._ask("enlisted_cancel", id, before, attempts, now))
+        return bool(
+            await self._ask("enlisted_cancel", id, before, attempts, now, _written_to(id, after), self._channel)
+        )
 
     async def _ask(self, name: str, *parameters: Any) -> Sequence[Sequence[Any]]:
         driver = self._driver
@@ -72,6 +82,16 @@ class EnlistedTransaction:
             return await driver.execute(self._sql[name], parameters)
         except driver.errors() as error:
             raise _translated(error) from error
+
+
+def _written_to(id: str, state: JobState, *, new: bool = False) -> str:
+    """What is told to those who follow, of a job that changed."""
+    changes = Changes()
+    if new:
+        changes.add_entry(JOBS, b"", id)
+    changes.add_ids([id])
+    changes.add_entry(jobs_of_state(state), b"", id)
+    return changes.dump()
 
 
 def _translated(error: Exception) -> DulyError:

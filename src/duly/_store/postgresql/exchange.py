@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 import psycopg
 
+from duly._model.changes import Changes
 from duly._model.job import Job
 from duly._store.buffered import BufferedTransaction
 from duly._store.postgresql.ahead import CHECKED, Ahead
@@ -25,6 +26,9 @@ __all__ = ["Exchange"]
 T = TypeVar("T")
 
 _READING = "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY"
+# Waits for a moment at which nothing that is under way can make this snapshot one that never was; then it neither loses
+# against anybody, nor makes others lose.
+_FOLLOWING = f"{_READING} DEFERRABLE"
 _WRITING = "BEGIN ISOLATION LEVEL SERIALIZABLE"
 
 
@@ -36,15 +40,21 @@ class Exchange(BufferedTransaction):
         shared: What the transactions of a store share.
         writable: Whether it may write.
         claims: Whether it looks for due work first of all, and so reserves some before it begins.
+        follows: Whether it reads again and again, and so is to hold up nobody.
     """
 
-    def __init__(self, pool: Pool, shared: Shared, *, writable: bool, claims: bool = False) -> None:
+    def __init__(
+        self, pool: Pool, shared: Shared, *, writable: bool, claims: bool = False, follows: bool = False
+    ) -> None:
         super().__init__(writable=writable)
         self.suspends = True
+        if writable:
+            self.changes = Changes()
         self._pool = pool
         self._wire: Wire | None = None
         self._shared = shared
         self._claims = claims
+        self._follows = follows
         self._reserved_until = 0.0
         self._begun = False
         # What is sent and what comes back are one step.
@@ -124,6 +134,8 @@ class Exchange(BufferedTransaction):
             self._check_catalog(answers[2].rows[0][0])
             answers = answers[len(opening) :]
         for (statement, expected), answer in zip(queue, answers, strict=False):
+            if statement.name == "change_insert" and answer.changed:
+                self._note("change", None)  # somebody follows
             if expected is not None and answer.changed != expected:
                 raise self._wrong_step(statement, expected, answer.changed)
         return answers[len(queue) :]
@@ -139,7 +151,7 @@ class Exchange(BufferedTransaction):
     def _opening(self) -> list[Statement]:
         shared = self._shared
         idle_ms = str(shared.idle_ms(writable=self._writable))
-        begin = Statement(_WRITING if self._writable else _READING)
+        begin = Statement(_WRITING if self._writable else _FOLLOWING if self._follows else _READING)
         return [begin, self._statement("begin", idle_ms), self._statement("catalog_version")]
 
     def _check_catalog(self, version: int) -> None:
@@ -182,6 +194,9 @@ class Exchange(BufferedTransaction):
         if self._queue:
             await self._exchange()
         self._read_bodies.clear()
+
+    def _insert_changes(self, now: float, written: str) -> None:
+        self._queue.append((self._statement("change_insert", now, written), None))
 
     def sign(self, token: str) -> None:
         """Leaves a token with what is to be committed: the last that is written."""

@@ -65,6 +65,8 @@ class Shared:
         self.sql = {name: text.replace("{schema}", schema) for name, text in statements_of("postgresql").items()}
         # This process as a worker, if it is one.
         self.worker = ""
+        # And as a follower.
+        self.follows = ""
         self.lease_ms = 10_000.0
         self._reserved_until = 0.0
         # As of the last poll, and nobody has told of any since.

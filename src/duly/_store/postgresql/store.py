@@ -50,6 +50,9 @@ _LOSSES_MAX = 3
 _FILL_MAX = 500
 _RESOLVE_S = 30.0
 _RESOLVE_PAUSE_S = 0.05
+# Longer than any transaction of duly's own can last. One of somebody else's says what it wrote in any case.
+_SETTLED_S = 15.0
+_SETTLED_PAUSE_S = 0.01
 # Due mutations, due actions, and what these look up aside: possible however many queries take their time.
 _NOT_FOR_READING = 4
 
@@ -165,13 +168,13 @@ class PostgreSQLStore:
 
     # Reading.
 
-    async def read(self, body: Body[T], /) -> T:
+    async def read(self, body: Body[T], /, *, follows: bool = False) -> T:
         self._check_open()
         async with self._reading:
             conflicts = losses = 0
             while True:
                 try:
-                    return await self._read_once(body)
+                    return await self._read_once(body, follows=follows)
                 except ConflictError:
                     conflicts += 1
                     if conflicts == _CONFLICTS_MAX:
@@ -181,8 +184,8 @@ class PostgreSQLStore:
                     if losses == _LOSSES_MAX:
                         raise
 
-    async def _read_once(self, body: Body[T]) -> T:
-        tx = PostgreSQLTransaction(self._pool, self._shared, writable=False)
+    async def _read_once(self, body: Body[T], *, follows: bool) -> T:
+        tx = PostgreSQLTransaction(self._pool, self._shared, writable=False, follows=follows)
         try:
             result = await body(cast("Transaction", tx))
             if tx.fault is not None:
@@ -315,6 +318,7 @@ class PostgreSQLStore:
                 if self._clock.monotonic() - started > _GROUP_S:
                     break
             if tx.wrote:
+                tx.sign_changes(self._clock.now_ms())
                 tx.sign(self._shared.new_token())
             await tx.push()  # everything is written, and checked; what is left is the commit
             committed = await tx.commit() or await self._resolve(tx.token)
@@ -395,6 +399,26 @@ class PostgreSQLStore:
         await self._signal.wait(topic, since, until)
 
     # Workers.
+
+    async def follow(self, follower: str, seconds: float) -> None:
+        first = not self._shared.follows
+        self._shared.follows = follower
+        now = self._clock.now_ms()
+        sql = self._shared.sql
+        answers = await self._aside([Statement(sql["follower_put"], (follower, now + seconds * 1_000, now))])
+        if not first:
+            return
+        self._waking.start()
+        self._waking.tell({"upkeep": None})
+        # A transaction that began before may not know of us.
+        deadline = self._clock.monotonic() + _SETTLED_S
+        settled = Statement(sql["follower_settled"], (answers[0].rows[0][0],))
+        while not (await self._aside([settled]))[0].rows[0][0] and self._clock.monotonic() < deadline:
+            await SystemClock().sleep(_SETTLED_PAUSE_S)
+
+    async def unfollow(self, follower: str) -> None:
+        self._shared.follows = ""
+        await self._aside([Statement(self._shared.sql["follower_delete"], (follower,))])
 
     @property
     def shared(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import psycopg
 
+from duly._model.changes import Changes
 from duly._model.job import Job, JobKind, JobState
 from duly._model.schema import Index
 from duly._store.port import Entry, Position, Rescued, StoredIndex
@@ -28,6 +29,17 @@ class PostgreSQLTransaction(Exchange):
 
     # Whether the last look for due work took all that was to be had.
     _found_few = False
+
+    # Those who follow.
+
+    async def changes_since(self, place: str | None) -> tuple[str, Changes]:
+        reached: str = (await self._ask("changes_place"))[0][0]
+        if place is None:
+            return reached, Changes(everything=True)
+        changes = Changes()
+        for (written,) in await self._ask("changes_since", place):
+            changes.update(Changes.load(written))
+        return reached, changes
 
     # Documents.
 
@@ -57,20 +69,19 @@ class PostgreSQLTransaction(Exchange):
     ) -> list[Entry]:
         order = "descending" if descending else "ascending"
         if index is None:
-            rows = await self._scan(f"documents_{order}", after.id, before.id, limit)
+            rows = await self._look_up(f"documents_{order}", after.id, before.id, limit)
             return [Entry(Position(b"", id), body) for id, body in rows]
-        rows = await self._scan(f"entries_{order}", index, after.key, after.id, before.key, before.id, limit)
+        rows = await self._look_up(f"entries_{order}", index, after.key, after.id, before.key, before.id, limit)
         return [Entry(Position(key, id), body) for key, id, body in rows]
 
     async def count(self, index: int | None, after: Position, before: Position) -> int:
         if index is None:
-            rows = await self._scan("documents_count", after.id, before.id)
+            rows = await self._look_up("documents_count", after.id, before.id)
         else:
-            rows = await self._scan("entries_count", index, after.key, after.id, before.key, before.id)
+            rows = await self._look_up("entries_count", index, after.key, after.id, before.key, before.id)
         return cast("int", rows[0][0])
 
-    async def _scan(self, name: str, *parameters: Any) -> list[Any]:
-        """Rows of a range, with what this transaction has written."""
+    async def _look_up(self, name: str, *parameters: Any) -> list[Any]:
         self.flush()
         return await self._ask(name, *parameters)
 
@@ -88,8 +99,8 @@ class PostgreSQLTransaction(Exchange):
         return self._catalog.indexes.get(tag, ())
 
     async def create_index(self, tag: str, index: Index) -> StoredIndex:
-        rows = await self._write_now("indexes_insert", tag, index.name, json.dumps(index.fields))
-        await self._write_now("catalog_grow")
+        rows = await self._write("indexes_insert", tag, index.name, json.dumps(index.fields))
+        await self._write("catalog_grow")
         self._catalog = self._shared.catalog = None
         return StoredIndex(rows[0][0], index)
 
@@ -104,13 +115,12 @@ class PostgreSQLTransaction(Exchange):
 
     async def fill_entries(self, rows: list[tuple[int, bytes, str]]) -> None:
         """Entries of an index for documents that may have got theirs from whoever wrote them meanwhile."""
-        await self._write_now("entry_fill", *(list(column) for column in zip(*rows, strict=True)))
+        await self._write("entry_fill", *(list(column) for column in zip(*rows, strict=True)))
 
     async def set_index_ready(self, index: int) -> None:
-        await self._write_now("indexes_ready", index)
+        await self._write("indexes_ready", index)
 
-    async def _write_now(self, name: str, *parameters: Any) -> list[Any]:
-        """A statement of its own, for what is written too rarely to be kept back."""
+    async def _write(self, name: str, *parameters: Any) -> list[Any]:
         self._refuse()
         self.flush(for_write=True)
         self._known.clear()
@@ -129,7 +139,7 @@ class PostgreSQLTransaction(Exchange):
             )
 
     async def list_tables(self) -> list[tuple[str, str]]:
-        return await self._scan("tables_list")
+        return await self._look_up("tables_list")
 
     async def table_name(self, tag: str) -> str | None:
         known = self._tables.get(tag) or self.new_tables.get(tag) or self._shared.tables.get(tag)
@@ -180,14 +190,14 @@ class PostgreSQLTransaction(Exchange):
 
     async def scan_jobs(self, after: str, before: str, descending: bool, limit: int) -> list[Job]:
         order = "descending" if descending else "ascending"
-        return [Job._make(row) for row in await self._scan(f"jobs_{order}", after, before, limit)]
+        return [Job._make(row) for row in await self._look_up(f"jobs_{order}", after, before, limit)]
 
     async def list_jobs(self, state: JobState, before: str, limit: int) -> list[Job]:
         statement = "jobs_by_state" if state in _USUAL else "jobs_by_unusual_state"
-        return [Job._make(row) for row in await self._scan(statement, state, before, limit)]
+        return [Job._make(row) for row in await self._look_up(statement, state, before, limit)]
 
     async def count_jobs(self, after: str, before: str) -> int:
-        return cast("int", (await self._scan("jobs_count", after, before))[0][0])
+        return cast("int", (await self._look_up("jobs_count", after, before))[0][0])
 
     async def due_jobs(self, kind: JobKind, now: float, limit: int) -> list[Job]:
         if self._claims:
@@ -200,7 +210,7 @@ class PostgreSQLTransaction(Exchange):
         return await self._look("jobs_parked", name, refused, until, limit)
 
     async def live_fingerprints(self, name: str, now: float) -> set[str]:
-        return {fingerprint for (fingerprint,) in await self._scan("workers_having", name, now)}
+        return {fingerprint for (fingerprint,) in await self._look_up("workers_having", name, now)}
 
     async def _reserve(self, statement: str, *parameters: Any) -> list[Job]:
         """What is reserved is newer than what a transaction sees that has begun: then there is nothing for it."""
@@ -220,7 +230,7 @@ class PostgreSQLTransaction(Exchange):
         return jobs
 
     async def _look(self, statement: str, *parameters: Any) -> list[Job]:
-        jobs = self._placed(await self._scan(statement, *parameters))
+        jobs = self._placed(await self._look_up(statement, *parameters))
         self._known.update((job.id, job) for job in jobs)
         return jobs
 
@@ -230,7 +240,7 @@ class PostgreSQLTransaction(Exchange):
         if self._claims:
             rows = (await self._aside(self._statement("jobs_next_due", *parameters)))[0].rows
         else:
-            rows = await self._scan("jobs_next_due", *parameters)
+            rows = await self._look_up("jobs_next_due", *parameters)
         due = min((time for time in rows[0] if time is not None), default=None)
         if due is not None and due <= now and self._found_few:
             # It is due, and was not to be had: somebody else's transaction has its row at the moment.
@@ -242,20 +252,20 @@ class PostgreSQLTransaction(Exchange):
             if self._shared.nothing_parked:
                 return []
             return (await self._aside(self._statement("parked_names")))[0].rows
-        return await self._scan("parked_names")
+        return await self._look_up("parked_names")
 
     async def get_arguments(self, job: Job) -> str:
         return job.args or cast("str", (await self._ask("job_arguments_get", job.id))[0][0])
 
     async def jobs_in_progress(self, worker: str) -> list[Job]:
-        jobs = self._placed(await self._scan("jobs_of_worker", worker))
+        jobs = self._placed(await self._look_up("jobs_of_worker", worker))
         self._known.update((job.id, job) for job in jobs)
         return jobs
 
     async def rescue(self, worker: str, now: float, error: str) -> Rescued:
         rescued: list[Job] = []
         look_again = math.inf
-        expires = dict(await self._scan("workers_list"))
+        expires = dict(await self._look_up("workers_list"))
         owners = {owner for (owner,) in await self._ask("workers_in_progress")}
         for owner in sorted(owners - {worker}):
             expiry = expires.get(owner, 0.0)
@@ -267,15 +277,17 @@ class PostgreSQLTransaction(Exchange):
                 rescued += [job] if settled else []
         for owner, expiry in expires.items():
             if owner != worker and expiry <= now:
-                await self._write_now("worker_delete", owner)
+                await self._write("worker_delete", owner)
                 self._note("upkeep", None)
         return Rescued(rescued, None if look_again == math.inf else look_again)
 
     async def prune_jobs(self, completed_before: float, limit: int) -> int:
         wrote = self.wrote
-        rows = await self._write_now("jobs_prune", completed_before, limit)
-        self._handed_over = wrote or rows[0][0] > 0
-        return cast("int", rows[0][0])
+        rows = await self._write("jobs_prune", completed_before, limit)
+        self._handed_over = wrote or bool(rows)
+        if self.changes is not None:
+            self.changes.add_ids(id for (id,) in rows)
+        return len(rows)
 
     async def oldest_completed(self) -> float | None:
-        return cast("float | None", (await self._scan("jobs_oldest_completed"))[0][0])
+        return cast("float | None", (await self._look_up("jobs_oldest_completed"))[0][0])

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 
 from duly._ground.clock import SystemClock
-from duly._store.port import Topic
+from duly._store.port import TOPICS, Topic
 from duly._store.postgresql.address import Address
 from duly._store.postgresql.shared import Shared
 from duly._store.postgresql.wire import Answer, Statement, Wire
@@ -27,11 +27,12 @@ _log = logging.getLogger("duly")
 
 _POLL_S = 1.0
 _PRUNE_POLLS = 60
+_PRUNED_MAX = 10_000
 _TOKENS_S = 600
 _RECONNECT_S = 1.0
 _REAL = SystemClock()
 """Other processes are in the real world, also in a test that stops time."""
-_TOPICS: dict[str, Topic] = {"m": "mutation", "a": "action", "u": "upkeep"}
+_TOPICS = {topic[0]: topic for topic in TOPICS}
 
 
 class Waking:
@@ -60,6 +61,7 @@ class Waking:
         self._unsent: dict[Topic, float | None] = {}
         self._sender: asyncio.Task[None] | None = None
         self._glance = asyncio.Event()
+        self._listening = False
         self._polls = 0
         self._polled: dict[Topic, float | None] = {}
         # The ids of the other workers, as of the last poll.
@@ -96,6 +98,9 @@ class Waking:
 
     def start(self) -> None:
         """From now on others wake our sleepers."""
+        if self._listening:
+            return
+        self._listening = True
         loop = asyncio.get_running_loop()
         self._tasks |= {
             loop.create_task(self._listen(), name="duly listen"),
@@ -111,6 +116,7 @@ class Waking:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks.clear()
+        self._listening = False
 
     async def _listen(self) -> None:
         while True:
@@ -166,7 +172,7 @@ class Waking:
     async def poll(self) -> None:
         shared = self._shared
         now = shared.clock.now_ms()
-        answers = await self._ask([Statement(shared.sql["poll"], (now, shared.worker))])
+        answers = await self._ask([Statement(shared.sql["poll"], (now, f"{shared.worker} {shared.follows}"))])
         mutation, action, parked, others = answers[0].rows[0]
         if parked and shared.nothing_parked:
             self._look_everywhere()
@@ -179,6 +185,10 @@ class Waking:
         self._polls += 1
         if self._polls % _PRUNE_POLLS == 0:
             await self._ask([Statement(shared.sql["commits_prune"], (shared.token_time(_TOKENS_S),))])
+            # What those wrote of whom nobody knew whether somebody follows.
+            await self._ask([Statement(shared.sql["changes_prune"], (now - _TOKENS_S * 1_000, _PRUNED_MAX))])
+        if self._shared.follows:
+            self._signal.notify("change")  # of which no notification may have come
         if others != self.others:
             self.others = others
             self._signal.notify("upkeep")

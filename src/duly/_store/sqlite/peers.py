@@ -12,11 +12,11 @@ import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from duly._store.port import Topic
+from duly._store.port import TOPICS, Topic
 
 __all__ = ["Mailbox"]
 
-_LETTERS: dict[Topic, bytes] = {"mutation": b"m", "action": b"a", "upkeep": b"u"}
+_LETTERS = {topic: topic[0].encode() for topic in TOPICS}
 _UNIX_PATH_MAX = 100
 
 

@@ -16,6 +16,7 @@ import apsw
 
 from duly._ground.clock import Clock
 from duly._ground.tasks import is_being_cancelled
+from duly._model.changes import Changes
 from duly._model.schema import Table
 from duly._store.indexes import ensure_indexes
 from duly._store.port import Lease, Savepoint, Topic, Transaction
@@ -75,8 +76,9 @@ class SQLiteStore:
         self._reading = 0
         # Other processes on the same file.
         self._peers: dict[str, str] = {}
-        self._worker: str | None = None
         self._mailbox: Mailbox | None = None
+        # Those who follow what is committed, here and elsewhere, and until when (ms).
+        self._followers: dict[str, float] = {}
         self._glances: asyncio.Task[None] | None = None
 
     def expect_bodies(self, seconds: float) -> None:
@@ -172,7 +174,7 @@ class SQLiteStore:
 
     # Reading.
 
-    async def read(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+    async def read(self, body: Callable[[Transaction], Awaitable[T]], /, *, follows: bool = False) -> T:  # noqa: ARG002 (readers hold up nobody)
         if self._lane is None or self._closing:
             raise AppNotOpenError
         if self._path is None:
@@ -269,8 +271,10 @@ class SQLiteStore:
             await self._begin()
             try:
                 tx = SQLiteTransaction(self._writer, self._shared, writable=True)
+                if max(self._followers.values(), default=0) > self._clock.now_ms():
+                    tx.changes = Changes()
                 await self._run_bodies(tx, group)
-                tx.flush()
+                tx.sign_changes(self._clock.now_ms())
                 await self._commit()
             except BaseException:
                 if self._writer.in_transaction:
@@ -312,13 +316,19 @@ class SQLiteStore:
             self._data_version = version
             self._shared.indexes = None
             tx = SQLiteTransaction(self._writer, self._shared, writable=True)
-            self._meet_peers({id: address for id, address in tx.list_workers() if id != self._worker})
+            self._meet_peers(tx)
 
-    def _meet_peers(self, peers: dict[str, str]) -> None:
+    def _meet_peers(self, tx: SQLiteTransaction) -> None:
+        followers = tx.list_followers()
+        self._followers = {id: until for id, _, until in followers}
+        now = self._clock.now_ms()
+        others = [*tx.list_workers(), *((id, address) for id, address, until in followers if until > now)]
+        own = None if self._mailbox is None else self._mailbox.address
+        peers = {id: address for id, address in others if address != own}
         if peers != self._peers:
             self._peers = peers
             self._signal.notify("upkeep")
-        if peers and self._worker is not None and self._glances is None:
+        if peers and self._mailbox is not None and self._glances is None:
             self._glances = asyncio.get_running_loop().create_task(self._glance(), name="duly peer watch")
 
     async def _run_bodies(self, tx: SQLiteTransaction, group: list[Request]) -> None:
@@ -422,6 +432,7 @@ class SQLiteStore:
                     if version != seen:
                         self._signal.notify("mutation")
                         self._signal.notify("action")
+                        self._signal.notify("change")
                     seen = version
                 await self._clock.sleep(_GLANCE_S)
         finally:
@@ -448,14 +459,38 @@ class SQLiteStore:
         return lease
 
     async def _sign_on(self, worker: str, functions: Mapping[str, str]) -> None:
-        self._mailbox = mailbox = Mailbox(self._shared.folder / f"{worker}.sock", self._on_message)
+        address = self._open_mailbox(worker)
 
         async def insert(tx: Any) -> None:
-            await tx.insert_worker(worker, mailbox.address, self._clock.now_ms(), functions)
-            self._worker = worker
-            self._meet_peers({id: address for id, address in tx.list_workers() if id != worker})
+            await tx.insert_worker(worker, address, self._clock.now_ms(), functions)
+            self._meet_peers(tx)
 
         await self.transact(insert)
+
+    def _open_mailbox(self, owner: str) -> str:
+        """Its address. There is one for each process, whatever it does."""
+        if self._mailbox is None:
+            self._shared.folder.mkdir(exist_ok=True)
+            self._mailbox = Mailbox(self._shared.folder / f"{owner}.sock", self._on_message)
+        return self._mailbox.address
+
+    async def follow(self, follower: str, seconds: float) -> None:
+        until = self._clock.now_ms() + seconds * 1_000
+        if self._path is None:
+            self._followers[follower] = until
+            return
+        address = self._open_mailbox(follower)
+
+        async def put(tx: Any) -> None:
+            await tx.put_follower(follower, address, until)
+            self._meet_peers(tx)
+
+        await self.transact(put)
+
+    async def unfollow(self, follower: str) -> None:
+        self._followers.pop(follower, None)
+        if self._path is not None:
+            await self.transact(lambda tx: cast("SQLiteTransaction", tx).delete_follower(follower))
 
     def _take_lease(self, worker: str, lease_s: float) -> FileLease:
         path = self._shared.lease_path(worker)

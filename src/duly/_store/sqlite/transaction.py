@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import apsw
 
+from duly._model.changes import Changes
 from duly._model.job import Job, JobKind, JobState
 from duly._model.schema import Index
 from duly._store.buffered import BufferedTransaction
@@ -51,14 +52,12 @@ class SQLiteTransaction(BufferedTransaction):
             self.fault = translate(error, self._shared.where)
             raise self.fault from error
 
-    async def _scan(self, name: str, bindings: tuple[Any, ...]) -> list[Any]:
-        """Rows of a range, with what this transaction has written."""
+    async def _look_up(self, name: str, *bindings: Any) -> list[Any]:
         if self._journal:
             self.flush()
         return self._execute(name, bindings)
 
-    async def _write(self, name: str, bindings: tuple[Any, ...]) -> list[Any]:
-        """A statement of its own, for what is written too rarely to be kept back."""
+    async def _write(self, name: str, *bindings: Any) -> list[Any]:
         self._refuse()
         self.flush(for_write=True)
         self._known.clear()
@@ -122,16 +121,16 @@ class SQLiteTransaction(BufferedTransaction):
     ) -> list[Entry]:
         order = "descending" if descending else "ascending"
         if index is None:
-            rows = await self._scan(f"documents_{order}", (after.id, before.id, limit))
+            rows = await self._look_up(f"documents_{order}", after.id, before.id, limit)
             return [Entry(Position(b"", id), body) for id, body in rows]
-        rows = await self._scan(f"entries_{order}", (index, after.key, after.id, before.key, before.id, limit))
+        rows = await self._look_up(f"entries_{order}", index, after.key, after.id, before.key, before.id, limit)
         return [Entry(Position(key, id), body) for key, id, body in rows]
 
     async def count(self, index: int | None, after: Position, before: Position) -> int:
         if index is None:
-            rows = await self._scan("documents_count", (after.id, before.id))
+            rows = await self._look_up("documents_count", after.id, before.id)
         else:
-            rows = await self._scan("entries_count", (index, after.key, after.id, before.key, before.id))
+            rows = await self._look_up("entries_count", index, after.key, after.id, before.key, before.id)
         return cast("int", rows[0][0])
 
     async def stored_indexes(self, tag: str) -> Sequence[StoredIndex]:
@@ -147,7 +146,7 @@ class SQLiteTransaction(BufferedTransaction):
         return indexes.get(tag, ())
 
     async def create_index(self, tag: str, index: Index) -> StoredIndex:
-        rows = await self._write("indexes_insert", (tag, index.name, json.dumps(index.fields)))
+        rows = await self._write("indexes_insert", tag, index.name, json.dumps(index.fields))
         self._shared.indexes = None
         return StoredIndex(rows[0][0], index)
 
@@ -173,7 +172,7 @@ class SQLiteTransaction(BufferedTransaction):
         return self.new_tables[tag]
 
     async def list_tables(self) -> list[tuple[str, str]]:
-        return await self._scan("tables_list", ())
+        return await self._look_up("tables_list")
 
     # Jobs.
 
@@ -183,14 +182,14 @@ class SQLiteTransaction(BufferedTransaction):
 
     async def scan_jobs(self, after: str, before: str, descending: bool, limit: int) -> list[Job]:
         order = "descending" if descending else "ascending"
-        return [Job._make(row) for row in await self._scan(f"jobs_{order}", (after, before, limit))]
+        return [Job._make(row) for row in await self._look_up(f"jobs_{order}", after, before, limit)]
 
     async def list_jobs(self, state: JobState, before: str, limit: int) -> list[Job]:
         statement = "jobs_by_state" if state in _USUAL else "jobs_by_unusual_state"
-        return [Job._make(row) for row in await self._scan(statement, (state, before, limit))]
+        return [Job._make(row) for row in await self._look_up(statement, state, before, limit)]
 
     async def count_jobs(self, after: str, before: str) -> int:
-        return cast("int", (await self._scan("jobs_count", (after, before)))[0][0])
+        return cast("int", (await self._look_up("jobs_count", after, before))[0][0])
 
     async def due_jobs(self, kind: JobKind, now: float, limit: int) -> list[Job]:
         return await self._scan_known("jobs_due", (kind, now, limit))
@@ -199,25 +198,25 @@ class SQLiteTransaction(BufferedTransaction):
         return job.args or cast("str", self._execute("job_arguments_get", (job.id,))[0][0])
 
     async def parked_names(self) -> list[tuple[str, str, float]]:
-        return await self._scan("parked_names", ())
+        return await self._look_up("parked_names")
 
     async def _parked_by(self, name: str, refused: str, until: float, limit: int) -> list[Job]:
         return await self._scan_known("jobs_parked", (name, refused, until, limit))
 
     async def _scan_known(self, name: str, bindings: tuple[Any, ...]) -> list[Job]:
         """Jobs of a range, remembered: they are about to be changed."""
-        jobs = [Job._make(row) for row in await self._scan(name, bindings)]
+        jobs = [Job._make(row) for row in await self._look_up(name, *bindings)]
         self._known.update((job.id, job) for job in jobs)
         return jobs
 
     async def next_due(self, kind: JobKind) -> float | None:
-        rows = await self._scan("jobs_next_due", (kind,))
+        rows = await self._look_up("jobs_next_due", kind)
         return cast("float", rows[0][0]) if rows else None
 
     async def rescue(self, worker: str, now: float, error: str) -> Rescued:
         rescued: list[Job] = []
         look_again: float | None = None
-        for (owner,) in await self._scan("workers_in_progress", ()):
+        for (owner,) in await self._look_up("workers_in_progress"):
             if owner == worker:
                 continue
             left = self._shared.lease_left(owner)
@@ -237,32 +236,61 @@ class SQLiteTransaction(BufferedTransaction):
         return await self._scan_known("jobs_of_worker", (worker,))
 
     async def prune_jobs(self, completed_before: float, limit: int) -> int:
-        rows = await self._write("jobs_prune", (completed_before, limit))
+        rows = await self._write("jobs_prune", completed_before, limit)
         for id, apart in rows:
             if apart:
                 self._execute("job_arguments_delete", (id,))
+        if self.changes is not None:
+            self.changes.add_ids(id for id, _ in rows)
         return len(rows)
 
     async def oldest_completed(self) -> float | None:
-        return cast("float | None", (await self._scan("jobs_oldest_completed", ()))[0][0])
+        return cast("float | None", (await self._look_up("jobs_oldest_completed"))[0][0])
 
     # Workers.
 
     async def live_fingerprints(self, name: str, now: float) -> set[str]:  # noqa: ARG002 (no lease tells wall-clock time)
         # Whose process is there is alive: while a worker has nothing in progress, it does not renew its lease.
-        published = [*self._shared.workers_having(name), *await self._scan("workers_having", (name,))]
+        published = [*self._shared.workers_having(name), *await self._look_up("workers_having", name)]
         return {fingerprint for worker, fingerprint in published if self._shared.is_held(worker)}
 
     async def insert_worker(self, worker: str, address: str, now: float, functions: Mapping[str, str]) -> None:
-        await self._write("worker_insert", (worker, address, now, json.dumps(functions)))
+        await self._write("worker_insert", worker, address, now, json.dumps(functions))
         self._note("upkeep", None)
 
     async def delete_worker(self, worker: str) -> None:
-        await self._write("worker_delete", (worker,))
+        await self._write("worker_delete", worker)
         self._note("upkeep", None)
 
     def list_workers(self) -> list[tuple[str, str]]:
         return self._execute("workers_list", ())
+
+    # Those who follow.
+
+    def _insert_changes(self, now: float, written: str) -> None:
+        self._change_rows("change_insert", [(now, written)])
+        self._note("change", None)
+
+    async def changes_since(self, place: str | None) -> tuple[str, Changes]:
+        ((reached,),) = self._execute("changes_place", ())
+        if place is None:
+            return str(reached), Changes(everything=True)
+        rows = self._execute("changes_since", (int(place),))
+        # None is left out but those that were deleted.
+        changes = Changes(everything=len(rows) != reached - int(place))
+        for _, written in rows:
+            changes.update(Changes.load(written))
+        return str(reached), changes
+
+    async def put_follower(self, follower: str, address: str, until: float) -> None:
+        await self._write("follower_put", follower, address, until)
+        self._note("upkeep", None)
+
+    async def delete_follower(self, follower: str) -> None:
+        await self._write("follower_delete", follower)
+
+    def list_followers(self) -> list[tuple[str, str, float]]:
+        return self._execute("followers_list", ())
 
     # The user's own tables.
 

@@ -4,6 +4,6 @@ WITH pruned AS (
     SELECT ctid FROM {schema}.scheduled_functions
     WHERE completed_time IS NOT NULL AND completed_time < $1
     ORDER BY completed_time LIMIT $2 FOR UPDATE SKIP LOCKED
-  )) RETURNING 1
+  )) RETURNING id
 )
-SELECT count(*) FROM pruned;
+SELECT id FROM pruned;

@@ -1,0 +1,1 @@
+"""Queries whose results keep up with what is committed."""

@@ -1,0 +1,2 @@
+-- What a client was answered.
+SELECT answer FROM {schema}.client_requests WHERE session = $1 AND request = $2;

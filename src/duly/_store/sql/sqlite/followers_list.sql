@@ -1,0 +1,2 @@
+-- Those who follow.
+SELECT id, address, until FROM _followers;

@@ -1,0 +1,567 @@
+"""The sync protocol of Convex's clients: one WebSocket, on which queries keep up and mutations happen once.
+
+Each connection has a reader that obeys messages, a mutator that runs mutations one at a time, an updater that tells of
+new results, and a writer. The updater composes a transition only when the writer has nothing left to send: who reads
+slowly skips states, and never sees an old one. All results in a transition belong to its moment; see `Live`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import re
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from duly._call.scope import CallChain, Pages
+from duly._ground.clock import Clock
+from duly._live.live import Live, LiveQuery
+from duly._model.event import Event
+from duly._store.port import Transaction
+from duly.errors import ConflictError, StoreError
+from duly.server.caller import Authenticator, Caller
+from duly.server.calls import BadPathError, CallError, Calls, Failure, Outcome, Prepared, Success
+from duly.server.identity import IdentityError
+from duly.server.messages import BadMessageError, Reader, encode_moment
+
+__all__ = ["Limits", "Sync"]
+
+_log = logging.getLogger("duly")
+
+_PING_S = 15.0
+_CONNECT_S = 30.0
+_REQUEST_ID = re.compile(r"\[Request ID: [0-9a-f]+\]")
+# How far ahead of our clock a client may have been told a moment by another server.
+_AHEAD_NS = 60 * 1_000_000_000
+# A client that does not read what it is sent gets no more mutations run.
+_UNSENT_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client may take.
+
+    Args:
+        connections: How many at once in this process.
+        queries: How many one connection may be subscribed to.
+        mutations: How many mutations of one connection may wait.
+        actions: How many actions of one connection may run.
+    """
+
+    connections: int = 10_000
+    queries: int = 2_000
+    mutations: int = 1_000
+    actions: int = 1_000
+
+
+class _ClosedError(Exception):
+    """The connection is to be closed, after a last message if there is one."""
+
+    def __init__(self, code: int = 1000, reason: str = "", message: dict[str, Any] | None = None) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """What became of a run of a live query. Two that are equal need not be told twice."""
+
+    said: str
+    data: str | None
+    outcome: Outcome = field(compare=False)
+    journal: str | None = field(compare=False)
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A query that a connection is subscribed to."""
+
+    path: str
+    args: Any
+    journal: str | None
+    # Live, or what there is to say of a call that does not fit.
+    query: LiveQuery[_Result] | _Result
+    version: int = 0
+    sent: _Result | None = None
+
+    @property
+    def latest(self) -> _Result | None:
+        return self.query if isinstance(self.query, _Result) else self.query.outcome
+
+
+class Sync:
+    """The connections of this process.
+
+    Args:
+        calls: Runs the functions.
+        live: The app's live queries.
+        clock: The app's, once it is open.
+        authenticator: Tells who calls.
+        limits: What one client may take.
+    """
+
+    def __init__(
+        self, calls: Calls, live: Callable[[], Live], authenticator: Authenticator, limits: Limits | None = None
+    ) -> None:
+        self.calls = calls
+        self.live = live
+        self.authenticator = authenticator
+        self.limits = limits or Limits()
+        self.connections: set[_Connection] = set()
+        self.actions: set[asyncio.Task[None]] = set()
+        # By session: mutations of an old connection may still run when its client is back on a new one.
+        self.sessions: dict[str, _Session] = {}
+
+    async def endpoint(self, websocket: WebSocket) -> None:
+        """Serves one connection until it ends."""
+        if len(self.connections) >= self.limits.connections:
+            await websocket.accept()
+            await websocket.close(1013, "TooManyConnections")
+            return
+        await websocket.accept()
+        connection = _Connection(self, websocket)
+        self.connections.add(connection)
+        try:
+            await connection.serve()
+        finally:
+            self.connections.discard(connection)
+
+
+@dataclass(slots=True)
+class _Session:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+
+
+class _Connection:
+    def __init__(self, sync: Sync, websocket: WebSocket) -> None:
+        self._sync = sync
+        self._calls = sync.calls
+        self._live = sync.live()
+        self._websocket = websocket
+        self._clock: Clock = sync.calls.runner.environment.clock
+        self._session: str | None = None
+        self._caller = Caller()
+        self._expiry: Any = None
+        # What was asked for, and what was told: query set, identity, moment.
+        self._asked = [0, 0]
+        self._told = (0, 0, 0)
+        # The next transition is of this moment or later.
+        self._floor = 0
+        self._must = False
+        self._queries: dict[int, _Watched] = {}
+        self._removed: list[int] = []
+        self._mutations: deque[tuple[int, str, Any, Caller]] = deque()
+        self._more_mutations = asyncio.Event()
+        self._acting = 0
+        self._unsent: deque[bytes] = deque()
+        self._more_unsent, self._room = asyncio.Event(), asyncio.Event()
+        self._room.set()
+        self._dirty = asyncio.Event()
+        # A mutation of this connection is being committed, and not answered yet: its effects are not to be shown.
+        self._committing = False
+        self._answered = asyncio.Event()
+
+    def wake(self) -> None:
+        """As a `Watcher`."""
+        self._dirty.set()
+
+    async def serve(self) -> None:
+        jobs: list[Coroutine[Any, Any, None]] = [self._read(), self._mutate(), self._update(), self._write()]
+        tasks = {asyncio.get_running_loop().create_task(job, name="duly sync") for job in jobs}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # Actions run to their end; nobody hears of it.
+            for task in tasks:
+                task.cancel()
+            for watched in self._queries.values():
+                self._forget(watched)
+            if self._expiry is not None:
+                self._expiry.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await self._close(next((error for task in done if (error := task.exception()) is not None), None))
+
+    async def _close(self, error: BaseException | None) -> None:
+        if error is None or isinstance(error, WebSocketDisconnect):
+            return
+        if isinstance(error, BadMessageError):
+            error = _ClosedError(message={"type": "FatalError", "error": str(error)[:1_000]})
+        if not isinstance(error, _ClosedError):
+            _log.error("a connection failed", exc_info=error)
+            error = _ClosedError(1011, "InternalServerError")
+        with contextlib.suppress(Exception):  # it may be gone
+            if self._websocket.application_state is WebSocketState.CONNECTED:
+                if error.message is not None:
+                    await self._websocket.send_text(orjson.dumps(error.message).decode())
+                await self._websocket.close(error.code, error.reason)
+
+    # Writing.
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._unsent.append(orjson.dumps(message))
+        self._more_unsent.set()
+        if len(self._unsent) >= _UNSENT_MAX:
+            self._room.clear()
+
+    async def _write(self) -> None:
+        while True:
+            if not self._unsent:
+                self._room.set()
+                self._dirty.set()
+                self._more_unsent.clear()
+                timer = self._clock.call_later(_PING_S, lambda: self._send({"type": "Ping"}))
+                try:
+                    await self._more_unsent.wait()
+                finally:
+                    timer.cancel()
+            await self._websocket.send_text(self._unsent.popleft().decode())
+
+    # Reading.
+
+    async def _read(self) -> None:
+        reading = asyncio.current_task()
+        assert reading is not None, "a coroutine runs in a task"
+        timer = self._clock.call_later(_CONNECT_S, reading.cancel)
+        try:
+            await self._obey(await self._receive())
+        except asyncio.CancelledError:
+            raise _ClosedError(1008, "NoConnectMessage") from None
+        finally:
+            timer.cancel()
+        while True:
+            await self._obey(await self._receive())
+
+    async def _receive(self) -> Reader:
+        message = await self._websocket.receive()
+        if message["type"] != "websocket.receive":
+            raise WebSocketDisconnect(message.get("code", 1000))
+        return Reader.of(message.get("text"))
+
+    async def _obey(self, message: Reader) -> None:
+        kind = message.text("type")
+        if self._session is None and kind != "Connect":
+            raise BadMessageError(f"the first message is Connect, not {kind}")
+        match kind:
+            case "Connect":
+                self._connect(message)
+            case "ModifyQuerySet":
+                self._modify(message)
+            case "Mutation":
+                self._queue(message)
+            case "Action":
+                self._act(message)
+            case "Authenticate":
+                await self._authenticate(message)
+            case "Event":
+                pass
+            case _:
+                raise BadMessageError(f"there is no message {kind[:50]!r}")
+
+    def _connect(self, message: Reader) -> None:
+        if self._session is not None:
+            raise BadMessageError("Connect comes once, as the first message")
+        self._session = message.text("sessionId")[:200]
+        seen = message.moment("maxObservedTimestamp")
+        if seen is not None:
+            if seen > self._live.stamp() + _AHEAD_NS:
+                raise _ClosedError(1011, "InternalServerError: the client has seen a moment that is yet to come")
+            self._live.pass_by(seen)
+
+    # Queries.
+
+    def _modify(self, message: Reader) -> None:
+        base, new = message.number("baseVersion"), message.number("newVersion")
+        if base != self._asked[0] or new != base + 1:
+            raise BadMessageError(f"ModifyQuerySet from {base} to {new}, and the query set is at {self._asked[0]}")
+        for change in message.readers("modifications"):
+            id = change.number("queryId")
+            match change.text("type"):
+                case "Add":
+                    if id in self._queries:
+                        raise BadMessageError(f"there is a query {id} already")
+                    if len(self._queries) >= self._sync.limits.queries:
+                        raise BadMessageError(f"more than {self._sync.limits.queries} queries on one connection")
+                    change.check_component()
+                    journal = change.optional_text("journal")
+                    self._queries[id] = self._watch(change.text("udfPath"), change.args(), journal)
+                case "Remove":
+                    if id not in self._queries:
+                        raise BadMessageError(f"there is no query {id}")
+                    self._forget(self._queries.pop(id))
+                    self._removed.append(id)
+                case kind:
+                    raise BadMessageError(f"there is no modification {kind[:50]!r}")
+        self._asked[0] = new
+        self._require()
+
+    def _watch(self, path: str, args: Any, journal: str | None) -> _Watched:
+        try:
+            prepared = self._calls.prepare("query", path, args, self._caller)
+        except BadPathError as error:
+            raise BadMessageError(str(error)) from error
+        except CallError as error:
+            failure = self._calls.failure(error, path)
+            return _Watched(path, args, journal, _result_of(failure, None), version=-1)
+        caller = self._caller
+        written = orjson.dumps(args, option=orjson.OPT_SORT_KEYS)
+        key = (prepared.function.path, written, caller.identity, caller.is_admin)
+        run = _run_live(self._calls, prepared, caller, journal)
+        return _Watched(path, args, journal, self._live.watch((*key, journal), run, self))
+
+    def _forget(self, watched: _Watched) -> None:
+        if isinstance(watched.query, LiveQuery):
+            self._live.unwatch(watched.query, self)
+
+    def _require(self, moment: int = 0) -> None:
+        """The client waits for a transition, also if nothing changes."""
+        self._must = True
+        self._floor = max(self._floor, moment)
+        self._dirty.set()
+
+    async def _update(self) -> None:
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            if self._unsent or self._session is None:
+                continue  # the writer says when it is ready for more
+            if self._committing:
+                self._answered.clear()
+                await self._answered.wait()
+                self._dirty.set()
+                continue
+            if any(watched.latest is None for watched in self._queries.values()):
+                continue  # comes soon, and wakes us
+            floor = max(self._floor, self._told[2])
+            if self._queries and self._live.as_of < floor:
+                await self._live.reach(floor)
+                self._dirty.set()  # and look at everything again
+                continue
+            self._compose()
+
+    def _compose(self) -> None:
+        modifications = [self._told_of(id, watched) for id, watched in self._queries.items() if self._has_news(watched)]
+        modifications += [{"type": "QueryRemoved", "queryId": id} for id in self._removed]
+        if not modifications and not self._must:
+            return
+        moment = self._live.as_of if self._queries else max(self._live.stamp(), self._floor, self._told[2])
+        told, self._told = self._told, (self._asked[0], self._asked[1], moment)
+        self._must = False
+        self._removed.clear()
+        self._send({
+            "type": "Transition",
+            "startVersion": _version(told),
+            "endVersion": _version(self._told),
+            "modifications": modifications,
+        })  # fmt: skip
+
+    def _has_news(self, watched: _Watched) -> bool:
+        if isinstance(watched.query, LiveQuery) and watched.query.version == watched.version:
+            return False
+        return watched.sent is None or watched.latest != watched.sent
+
+    def _told_of(self, id: int, watched: _Watched) -> dict[str, Any]:
+        result = watched.latest
+        assert result is not None, "all have a result"
+        if isinstance(watched.query, LiveQuery):
+            watched.version = watched.query.version
+            if result.journal is not None:
+                # Who comes new gets pages that end where they end now.
+                self._live.rename(watched.query, (*watched.query.key[:-1], result.journal))  # type: ignore[index]
+        watched.sent, watched.journal = result, result.journal
+        common = {"queryId": id, "logLines": [], "journal": result.journal}
+        if isinstance(result.outcome, Success):
+            return {"type": "QueryUpdated", **common, "value": orjson.Fragment(result.outcome.value)}
+        return {"type": "QueryFailed", **common, **_failure(result.outcome, "errorMessage")}
+
+    # Mutations.
+
+    def _queue(self, message: Reader) -> None:
+        if len(self._mutations) >= self._sync.limits.mutations:
+            raise _ClosedError(1013, "TooManyConcurrentRequests")
+        message.check_component()
+        self._mutations.append((message.number("requestId"), message.text("udfPath"), message.args(), self._caller))
+        self._more_mutations.set()
+
+    async def _mutate(self) -> None:
+        while True:
+            await self._more_mutations.wait()
+            await self._room.wait()
+            if not self._mutations:
+                self._more_mutations.clear()
+                continue
+            assert self._session is not None, "Connect comes first"
+            session = self._sync.sessions.setdefault(self._session, _Session())
+            session.users += 1
+            try:
+                async with session.lock:
+                    await self._mutate_one(*self._mutations.popleft())
+            finally:
+                session.users -= 1
+                if not session.users:
+                    del self._sync.sessions[self._session]
+
+    async def _mutate_one(self, request: int, path: str, args: Any, caller: Caller) -> None:
+        try:
+            prepared = self._prepared("mutation", path, args, caller)
+            outcome, moment = await self._commit(request, prepared, caller)
+        except CallError as error:
+            outcome, moment = self._calls.failure(error, path), None
+        except ConflictError as error:
+            raise _ClosedError(
+                1013, "TooManyConcurrentRequests: the transaction lost against others each time"
+            ) from error
+        except StoreError as error:
+            # Whether or not it took effect: the client asks again, and is told what became of it.
+            raise _ClosedError(1011, "InternalServerError: the database can't be reached") from error
+        finally:
+            self._committing = False
+        response = {**_response(outcome), "ts": moment, "logLines": []}
+        self._send({"type": "MutationResponse", "requestId": request, **response})
+        self._require(self._live.stamp())
+        self._answered.set()
+
+    async def _commit(self, request: int, prepared: Prepared, caller: Caller) -> tuple[Outcome, str | None]:
+        """Once for each request of a session: the answer is recorded in the transaction that it is the answer of."""
+        session, runner, function = self._session, self._calls.runner, prepared.function
+        assert session is not None, "Connect comes first"
+
+        async def body(tx: Transaction) -> tuple[tuple[Success, str], list[Event]]:
+            recorded = await tx.get_client_request(session, request)
+            if recorded is not None:
+                moment, _, value = recorded.partition(" ")
+                return (Success(value), moment), []
+            chain = CallChain(identity=caller.identity)
+            result, events = await runner.mutate(chain, function, prepared.arguments(), tx)
+            success = self._calls.success(function, result)
+            moment = encode_moment(self._live.stamp())
+            await tx.insert_client_request(session, request, self._clock.now_ms(), f"{moment} {success.value}")
+            self._committing = True
+            return (success, moment), events
+
+        try:
+            return await runner.perform(function, body)
+        except BaseException as error:  # noqa: BLE001 (a function may raise anything)
+            return self._calls.failure_in(function, error, "convex_encoded_json"), None
+
+    def _prepared(self, kind: Any, path: str, args: Any, caller: Caller) -> Prepared:
+        try:
+            return self._calls.prepare(kind, path, args, caller)
+        except BadPathError as error:
+            raise BadMessageError(str(error)) from error
+
+    # Actions.
+
+    def _act(self, message: Reader) -> None:
+        if self._acting >= self._sync.limits.actions or len(self._unsent) >= 2 * _UNSENT_MAX:
+            raise _ClosedError(1013, "TooManyConcurrentRequests")
+        message.check_component()
+        request, path, args = message.number("requestId"), message.text("udfPath"), message.args()
+        prepared: Prepared | CallError
+        try:
+            prepared = self._prepared("action", path, args, self._caller)
+        except CallError as error:
+            prepared = error
+        task = asyncio.get_running_loop().create_task(self._act_one(request, path, prepared, self._caller))
+        self._acting += 1
+        self._sync.actions.add(task)
+        task.add_done_callback(self._sync.actions.discard)
+
+    async def _act_one(self, request: int, path: str, prepared: Prepared | CallError, caller: Caller) -> None:
+        if isinstance(prepared, CallError):
+            outcome: Outcome = self._calls.failure(prepared, path)
+        else:
+            outcome = await self._calls.run(prepared, caller)
+        self._acting -= 1
+        self._send({"type": "ActionResponse", "requestId": request, **_response(outcome), "logLines": []})
+
+    # Identity.
+
+    async def _authenticate(self, message: Reader) -> None:
+        base = message.number("baseVersion")
+        if base != self._asked[1]:
+            raise BadMessageError(f"Authenticate from {base}, and the identity is at {self._asked[1]}")
+        try:
+            self._caller = await self._sync.authenticator.from_message(message.fields)
+        except IdentityError as error:
+            if error.status == 503:
+                raise _ClosedError(1011, f"InternalServerError: {error.code}") from error
+            raise self._refused(error.message, attempted=True) from error
+        self._asked[1] += 1
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        if self._caller.expires_at_ms < math.inf:
+            self._expiry = self._clock.call_later(self._seconds_left(), self._expire)
+        for id, watched in self._queries.items():
+            self._forget(watched)
+            again = self._watch(watched.path, watched.args, watched.journal)
+            again.sent = watched.sent
+            self._queries[id] = again
+        self._require()
+
+    def _seconds_left(self) -> float:
+        """Until the token ends; a day at most, and then once more."""
+        return min(max(0.0, self._caller.expires_at_ms - self._clock.now_ms()) / 1_000, 86_400.0)
+
+    def _expire(self) -> None:
+        """Clients renew a token before its end; one that did not learns of it, and comes back with another."""
+        if self._seconds_left() > 0:
+            self._expiry = self._clock.call_later(self._seconds_left(), self._expire)
+            return
+        closed = self._refused("the token has expired", attempted=False)
+        assert closed.message is not None, "it says so"
+        task = asyncio.get_running_loop().create_task(self._close(closed))
+        self._sync.actions.add(task)
+        task.add_done_callback(self._sync.actions.discard)
+
+    def _refused(self, why: str, *, attempted: bool) -> _ClosedError:
+        return _ClosedError(
+            message={
+                "type": "AuthError",
+                "error": why,
+                "baseVersion": self._told[1],
+                "authUpdateAttempted": attempted,
+            }
+        )
+
+
+def _run_live(
+    calls: Calls, prepared: Prepared, caller: Caller, journal: str | None
+) -> Callable[[Transaction], Awaitable[_Result]]:
+    pages = Pages(journal)
+
+    async def run(tx: Transaction) -> _Result:
+        outcome = await calls.look(prepared, caller, "convex_encoded_json", tx, pages)
+        return _result_of(outcome, pages.end)
+
+    return run
+
+
+def _result_of(outcome: Outcome, journal: str | None) -> _Result:
+    if isinstance(outcome, Success):
+        return _Result(outcome.value, None, outcome, journal)
+    return _Result("error: " + _REQUEST_ID.sub("", outcome.message), outcome.data, outcome, journal)
+
+
+def _failure(failure: Failure, message: str) -> dict[str, Any]:
+    # Clients take the mere presence of data for an error with data.
+    data = {} if failure.data is None else {"errorData": orjson.Fragment(failure.data)}
+    return {message: failure.message, **data}
+
+
+def _response(outcome: Outcome) -> dict[str, Any]:
+    if isinstance(outcome, Success):
+        return {"success": True, "result": orjson.Fragment(outcome.value)}
+    return {"success": False, **_failure(outcome, "result")}
+
+
+def _version(version: tuple[int, int, int]) -> dict[str, Any]:
+    return {"querySet": version[0], "identity": version[1], "ts": encode_moment(version[2])}

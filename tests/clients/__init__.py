@@ -1,0 +1,1 @@
+"""The published clients, as they are, against a server in a process of its own."""

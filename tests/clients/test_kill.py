@@ -1,0 +1,53 @@
+"""The server is killed in the middle of its clients' mutations."""
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.clients.driver import Driver
+from tests.clients.server import Server
+from tests.clients.test_subscriptions import bodies
+
+MUTATIONS = 500
+
+
+@pytest.mark.parametrize("kills_after", [(100, 300)])
+async def test_nothing_acknowledged_is_lost_and_nothing_is_done_twice(
+    lasting_database: str, tmp_path: Path, npm: Driver, kills_after: tuple[int, ...]
+) -> None:
+    acknowledged: list[int] = []
+    with Server(tmp_path, lasting_database) as server:
+        client = await npm.open(server.url)
+        messages = await client.subscribe("chat:history", {"channel": "all"})
+        assert await anext(messages) == []
+
+        async def send(number: int) -> None:
+            await client.mutation("chat:send", {"channel": "all", "body": str(number)})
+            acknowledged.append(number)
+
+        sending = [asyncio.create_task(send(number)) for number in range(MUTATIONS)]
+        for count in kills_after:
+            await messages.until(partial(has, count))
+            server.kill()
+            before = sorted(acknowledged)
+            assert 0 < len(before) < MUTATIONS
+            server.start()
+            found = await found_by_another(npm, server)
+            assert found == list(range(len(found)))
+            assert before == found[: len(before)]
+        await asyncio.gather(*sending)
+        assert await found_by_another(npm, server) == list(range(MUTATIONS))
+        last = await messages.until(lambda value: len(value) == MUTATIONS)
+        assert bodies(last) == [str(number) for number in range(MUTATIONS)]
+
+
+def has(count: int, messages: list[Any]) -> bool:
+    return len(messages) >= count
+
+
+async def found_by_another(npm: Driver, server: Server) -> list[int]:
+    other = await npm.open_http(server.url)
+    return [int(body) for body in bodies(await other.query("chat:history", {"channel": "all"}))]

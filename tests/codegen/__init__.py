@@ -1,0 +1,1 @@
+"""TypeScript types and OpenAPI documents."""

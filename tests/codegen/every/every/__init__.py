@@ -1,0 +1,1 @@
+"""A module whose functions have paths that begin like those of the app's root: `every/names:count`."""
