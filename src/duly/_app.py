@@ -233,6 +233,7 @@ class App:
             authenticator=Authenticator(
                 self._identity_providers, self._parts.clock, lambda: self._running().environment.store
             ),
+            clock=self._parts.clock,
             live=self._running_live,
         )
 

@@ -34,7 +34,7 @@ def compile_with(files: dict[str, str], folder: Path) -> subprocess.CompletedPro
     shutil.copy(HERE / "tsconfig.json", folder)
     modules = packages() / "node_modules"
     (folder / "node_modules").symlink_to(modules)
-    tsc = [NODE, modules / "typescript" / "bin" / "tsc", "--project", folder]
+    tsc: list[str | Path] = [NODE, modules / "typescript" / "bin" / "tsc", "--project", folder]
     return subprocess.run(tsc, capture_output=True, text=True, check=False)
 
 

@@ -119,6 +119,25 @@ async def test_a_batch_of_queries_is_answered_one_by_one(client: httpx.AsyncClie
     assert await refused(client, "/api/query_batch", {"queries": [DUMMY] * 1_001}) == (400, "TooManyQueries")
 
 
+async def test_a_moment_is_read_again_and_again(client: httpx.AsyncClient) -> None:
+    await call(client, "mutation", "app:write", {"text": "before"})
+    ts = (await client.post("/api/query_ts")).json()["ts"]
+    await call(client, "mutation", "app:write", {"text": "after"})
+    for _ in range(2):
+        assert (await call(client, "query_at_ts", "app:texts", {}, ts=ts))["value"] == ["before"]
+    assert (await call(client, "query", "app:texts", {}))["value"] == ["before", "after"]
+
+
+async def test_moments_that_are_not_held_are_refused(client: httpx.AsyncClient) -> None:
+    body = {"path": "app:texts", "args": {}}
+    assert await refused(client, "/api/query_at_ts", body) == (400, "BadJsonBody")
+    assert await refused(client, "/api/query_at_ts", {**body, "ts": "x"}) == (400, "BadTimestamp")
+    assert await refused(client, "/api/query_at_ts", {**body, "ts": "AQAAAAAAAAA="}) == (400, "SnapshotTooOld")
+    for _ in range(20):
+        assert (await client.post("/api/query_ts")).status_code == 200
+    assert await refused(client, "/api/query_ts", {}) == (429, "TooManySnapshots")
+
+
 async def test_what_a_client_schedules_is_scheduled(app: duly.App, client: httpx.AsyncClient) -> None:
     assert await call(client, "mutation", "app:schedule", {"text": "tea"}) == {"status": "success", "value": None}
 

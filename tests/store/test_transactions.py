@@ -485,3 +485,23 @@ async def turns() -> None:
     """A chance for whatever can go on to go on."""
     for _ in range(50):
         await asyncio.sleep(0)
+
+
+async def test_a_snapshot_stays_as_it_was(store: Store) -> None:
+    first = await put(store, "before")
+    snapshot = await store.snapshot()
+    second = await put(store, "after")
+
+    async def change(tx: Transaction) -> None:
+        assert await tx.get_document(first) == "before"
+        await tx.replace_document(first, "changed")
+
+    await store.transact(change)
+    for _ in range(2):
+        assert await snapshot.read(lambda tx: tx.get_document(first)) == "before"
+        assert await snapshot.read(lambda tx: tx.get_document(second)) is None
+    later = await store.snapshot()
+    assert await later.read(lambda tx: tx.get_document(first)) == "changed"
+    await snapshot.close()
+    assert await later.read(lambda tx: tx.get_document(second)) == "after"
+    # What is left open, the store closes.

@@ -29,6 +29,7 @@ __all__ = [
     "Position",
     "Rescued",
     "Savepoint",
+    "Snapshot",
     "Store",
     "StoredIndex",
     "Topic",
@@ -234,6 +235,13 @@ class Transaction(Protocol):
         ...
 
 
+class Snapshot(Protocol):
+    """A moment of the database that is held."""
+
+    async def read(self, body: Callable[[Transaction], Awaitable[T]], /) -> T: ...
+    async def close(self) -> None: ...
+
+
 class Lease(Protocol):
     """A worker's word that it lives. Renewed from a thread of its own."""
 
@@ -282,6 +290,10 @@ class Store(Protocol):
 
     async def read(self, body: Callable[[Transaction], Awaitable[T]], /, *, follows: bool = False) -> T:
         """`follows`: reads again and again, and is to hold up nobody by it. It may begin a little later for that."""
+        ...
+
+    async def snapshot(self) -> "Snapshot":
+        """Holds what is committed now, to be read again and again. To be closed: the engine tidies up nothing since."""
         ...
 
     def transact(self, body: Callable[[Transaction], Awaitable[T]], /, *, claims: bool = False) -> Awaitable[T]:

@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from duly._ground.clock import Clock
 from duly._live.live import Live
 from duly._work.executor import Executor
 from duly.server.caller import Authenticator
@@ -35,6 +36,7 @@ def make_asgi(
     cors_origins: Sequence[str],
     max_body: int,
     authenticator: Authenticator,
+    clock: Clock,
     live: Callable[[], Live],
 ) -> Starlette:
     """The ASGI app.
@@ -47,9 +49,10 @@ def make_asgi(
         cors_origins: The origins whose pages may call, besides those of this machine; "*" is any.
         max_body: Of a request, in bytes.
         authenticator: Tells who calls.
+        clock: The door to time.
         live: The app's live queries, while it is open.
     """
-    api = Api(calls, executor, name=name, authenticator=authenticator, max_body=max_body)
+    api = Api(calls, executor, name=name, authenticator=authenticator, clock=clock, live=live, max_body=max_body)
     sync = Sync(calls, live, authenticator)
     cors = Middleware(
         CORSMiddleware,

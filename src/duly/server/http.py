@@ -10,13 +10,17 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from duly._ground.clock import Clock
+from duly._live.live import Live
 from duly._model.function import FunctionKind
 from duly._store.port import Transaction
 from duly._work.executor import Executor
 from duly.errors import AppNotOpenError, ConflictError, StoreError
 from duly.server.caller import Authenticator, Caller
 from duly.server.calls import CallError, Calls, Failure, Outcome, Prepared, Success
+from duly.server.messages import BadMessageError, Reader, encode_moment
 from duly.server.refusal import RefusedError
+from duly.server.snapshots import SnapshotGoneError, Snapshots, TooManySnapshotsError
 from duly.server.values import Format
 
 __all__ = ["Api"]
@@ -43,6 +47,8 @@ class Api:
         executor: That of this process, if it has one.
         name: The app's.
         authenticator: Tells who makes a request.
+        clock: The door to time.
+        live: The app's live queries, while it is open.
         max_body: In bytes.
     """
 
@@ -53,12 +59,16 @@ class Api:
         *,
         name: str,
         authenticator: Authenticator,
+        clock: Clock,
+        live: Callable[[], Live],
         max_body: int,
     ) -> None:
         self._calls = calls
         self._executor = executor
         self._name = name
         self._authenticator = authenticator
+        self._live = live
+        self._snapshots = Snapshots(lambda: calls.runner.environment.store, clock)
         self._max_body = max_body
 
     def routes(self) -> list[Route]:
@@ -70,6 +80,8 @@ class Api:
             Route("/api/run/{path:path}", self._run_path, methods=["POST"]),
             Route("/api/query", self._get_query, methods=["GET"]),
             Route("/api/query_batch", self._query_batch, methods=["POST"]),
+            Route("/api/query_ts", self._query_ts, methods=["POST"]),
+            Route("/api/query_at_ts", self._query_at_ts, methods=["POST"]),
             Route("/api/debug_event", self._debug_event, methods=["POST"]),
             Route("/version", self._version),
             Route("/instance_version", self._version),
@@ -135,6 +147,33 @@ class Api:
 
         outcomes = await self._calls.runner.environment.store.read(body)
         return _json({"results": [_written(outcome) for outcome in outcomes]})
+
+    async def _query_ts(self, request: Request) -> Response:
+        await self._who(request)
+        try:
+            moment = await self._snapshots.hold(self._live().stamp)
+        except TooManySnapshotsError:
+            raise RefusedError(429, "TooManySnapshots", "so many moments are held; try again in a minute") from None
+        return _json({"ts": encode_moment(moment)})
+
+    async def _query_at_ts(self, request: Request) -> Response:
+        caller = await self._who(request)
+        body = await self._read(request)
+        format = _format_in(body)
+        try:
+            moment = Reader(body).moment("ts")
+        except BadMessageError as error:
+            raise RefusedError(400, "BadTimestamp", str(error)) from None
+        if moment is None:
+            raise RefusedError(400, "BadJsonBody", "ts is what query_ts gave")
+        prepared = self._prepare("query", _path_in(body), body, caller)
+        if isinstance(prepared, Failure):
+            return _json(_written(prepared))
+        try:
+            outcome = await self._snapshots.read(moment, lambda tx: self._calls.look(prepared, caller, format, tx))
+        except SnapshotGoneError:
+            raise RefusedError(400, "SnapshotTooOld", "that moment is not held any more; ask for one anew") from None
+        return _json(_written(outcome))
 
     async def _answer(self, kind: FunctionKind | None, path: str, body: dict[str, Any], caller: Caller) -> Response:
         format = _format_in(body)

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from duly._ground.clock import Clock
 from duly._model.schema import Table
-from duly._store.port import Lease, Store, Topic, Transaction
+from duly._store.port import Lease, Snapshot, Store, Topic, Transaction
 from duly.errors import StoreUnavailableError
 
 __all__ = ["Faults", "MortalStore", "StoreView"]
@@ -62,6 +62,9 @@ class StoreView:
 
     async def unregister_worker(self, worker: str) -> None:
         await self._store.unregister_worker(worker)
+
+    async def snapshot(self) -> Snapshot:
+        return await self._store.snapshot()
 
     async def follow(self, follower: str, seconds: float) -> None:
         await self._store.follow(follower, seconds)

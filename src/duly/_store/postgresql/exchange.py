@@ -6,6 +6,7 @@ there for the server.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
@@ -139,6 +140,19 @@ class Exchange(BufferedTransaction):
             if expected is not None and answer.changed != expected:
                 raise self._wrong_step(statement, expected, answer.changed)
         return answers[len(queue) :]
+
+    async def hold(self, wire: Wire) -> None:
+        """Begins now, on a connection that is not the pool's, until `let_go`."""
+        self._wire = wire
+        await self._ask("changes_place")
+
+    async def let_go(self) -> None:
+        async with self._turn:
+            wire, self._wire = self._wire, None
+            self.lost = self.lost or StoreError("the snapshot was let go")
+        if wire is not None:
+            with contextlib.suppress(psycopg.Error):
+                await wire.close()
 
     async def leave(self) -> None:
         """Gives the connection back, once what is on it has its answer. What is still open, the server undoes."""

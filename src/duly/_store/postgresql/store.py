@@ -31,7 +31,7 @@ from duly._store.postgresql.schema import check_version, migrate
 from duly._store.postgresql.shared import Shared
 from duly._store.postgresql.transaction import PostgreSQLTransaction
 from duly._store.postgresql.waking import Waking, channel_of
-from duly._store.postgresql.wire import Answer, Statement
+from duly._store.postgresql.wire import Answer, Statement, Wire
 from duly._store.requests import Request
 from duly._store.signal import Signal
 from duly._store.statements import migrations_of
@@ -82,6 +82,7 @@ class PostgreSQLStore:
         self._draining = False
         self._leases: list[PostgreSQLLease] = []
         self._opened = False
+        self._snapshots: set[PostgreSQLTransaction] = set()
 
     def expect_bodies(self, seconds: float) -> None:
         self._shared.body_s = seconds
@@ -122,6 +123,8 @@ class PostgreSQLStore:
         while self._groups:
             await asyncio.wait(self._groups)
         await self._waking.stop()
+        for snapshot in list(self._snapshots):
+            await snapshot.let_go()
         for lease in self._leases:
             lease.disconnect()
         self._leases.clear()
@@ -199,6 +202,13 @@ class PostgreSQLStore:
             await tx.leave()
         self._shared.tables.update(tx.new_tables)
         return result
+
+    async def snapshot(self) -> "PostgreSQLSnapshot":
+        self._check_open()
+        tx = PostgreSQLTransaction(self._pool, self._shared, writable=False, follows=True)
+        await tx.hold(await Wire.connect(self._address))
+        self._snapshots.add(tx)
+        return PostgreSQLSnapshot(tx, self._snapshots)
 
     async def _aside(self, statements: Sequence[Statement]) -> list[Answer]:
         """In a short transaction of its own, that is not worth a flush of the server's log."""
@@ -447,3 +457,18 @@ class PostgreSQLStore:
         """Gives back what it had reserved. The lease itself is deleted with the last renewal."""
         await self._aside([Statement(self._shared.sql["jobs_release"], (worker, self._clock.now_ms()))])
         self._waking.tell({"mutation": None, "action": None, "upkeep": None})
+
+
+class PostgreSQLSnapshot:
+    """A transaction that stays open, on a connection of its own."""
+
+    def __init__(self, tx: PostgreSQLTransaction, held: set[PostgreSQLTransaction]) -> None:
+        self._tx = tx
+        self._held = held
+
+    async def read(self, body: Body[T], /) -> T:
+        return await body(cast("Transaction", self._tx))
+
+    async def close(self) -> None:
+        self._held.discard(self._tx)
+        await self._tx.let_go()

@@ -74,6 +74,7 @@ class SQLiteStore:
         # Readers that no query uses at the moment.
         self._readers: list[apsw.Connection] = []
         self._reading = 0
+        self._snapshots: set[apsw.Connection] = set()
         # Other processes on the same file.
         self._peers: dict[str, str] = {}
         self._mailbox: Mailbox | None = None
@@ -164,9 +165,10 @@ class SQLiteStore:
         if self._mailbox is not None:
             self._mailbox.close()
             self._mailbox = None
-        for connection in (*self._readers, self._writer):
+        for connection in (*self._readers, *self._snapshots, self._writer):
             connection.close()
         self._readers.clear()
+        self._snapshots.clear()
         self._thread.shutdown(wait=False)
         if self._lock is not None:
             self._lock.close()
@@ -188,6 +190,19 @@ class SQLiteStore:
                 self._readers.append(reader)
             else:
                 reader.close()
+
+    async def snapshot(self) -> "SQLiteSnapshot":
+        if self._path is not None:
+            reader = connect(self._path)
+        else:
+            reader = connect(None)
+            # There is but one connection to a database in memory: a copy is what stays as it is.
+            await self._enqueue(self._memory_reads, lambda _: _copy(self._writer, reader))
+        with translated(self._shared.where):
+            reader.execute("BEGIN")
+            reader.execute("SELECT 1 FROM _tables").fetchall()  # it is the first read that decides which moment it is
+        self._snapshots.add(reader)
+        return SQLiteSnapshot(reader, self._shared, self._snapshots)
 
     async def _read_on(self, connection: apsw.Connection, body: Callable[[Transaction], Awaitable[T]]) -> T:
         with translated(self._shared.where):
@@ -517,6 +532,27 @@ class SQLiteStore:
             self._requests.append(Request(_nothing, future))
             self._wake_lane()
         self._signal.notify(topic)
+
+
+class SQLiteSnapshot:
+    """A reader whose transaction stays open."""
+
+    def __init__(self, connection: apsw.Connection, shared: Shared, held: set[apsw.Connection]) -> None:
+        self._held = held
+        self._connection = connection
+        self._shared = shared
+
+    async def read(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+        return await body(cast("Transaction", SQLiteTransaction(self._connection, self._shared, writable=False)))
+
+    async def close(self) -> None:
+        self._held.discard(self._connection)
+        self._connection.close()
+
+
+async def _copy(source: apsw.Connection, target: apsw.Connection) -> None:
+    with target.backup("main", source, "main") as backup:
+        backup.step()
 
 
 async def _nothing(_: Any) -> None: ...
