@@ -444,9 +444,8 @@ class App:
 
         Example:
             async for order in app.subscribe(get_order, order_id=order_id):
-                print(order["status"])
-                if order["status"] == "archived":
-                    break
+                print(order)
+                break
         """
         runner = self._running()
         known, stored = runner.prepare_stored("query", function, args, kwargs)

@@ -32,7 +32,7 @@ _TOKENS_S = 600
 _RECONNECT_S = 1.0
 _REAL = SystemClock()
 """Other processes are in the real world, also in a test that stops time."""
-_TOPICS = {topic[0]: topic for topic in TOPICS}
+_TOPICS: dict[str, Topic] = {topic[0]: topic for topic in TOPICS}
 
 
 class Waking:
