@@ -229,7 +229,8 @@ class App:
             from duly.server.caller import Authenticator  # noqa: PLC0415
             from duly.server.calls import Calls  # noqa: PLC0415
         except ModuleNotFoundError as error:
-            raise DulyError(f"{error.name} is not installed; serving needs pip install 'duly[server]'") from error
+            missing = (error.name or "").partition(".")[0]
+            raise DulyError(f"{missing} is not installed; serving needs pip install 'duly[server]'") from error
         return make_asgi(
             Calls(self._running, dev=dev),
             lambda: self._executor,
@@ -470,9 +471,8 @@ class App:
 
         Example:
             async for order in app.subscribe(get_order, order_id=order_id):
-                print(order["status"])
-                if order["status"] == "archived":
-                    break
+                print(order)
+                break
         """
         runner = self._running()
         known, stored = runner.prepare_stored("query", function, args, kwargs)

@@ -113,7 +113,7 @@ def test_the_python_client_gets_errors_and_their_data(project: Duly) -> None:
     with pytest.raises(Exception, match="400 BadConvexFunctionIdentifier: "):
         client.query("no path")
     client.set_auth("x.y.z")
-    with pytest.raises(Exception, match="401 NoAuthProvider: "):
+    with pytest.raises(Exception, match="401 InvalidAuthHeader: "):
         client.query("notes:read")
 
 
