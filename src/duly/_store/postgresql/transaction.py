@@ -10,7 +10,7 @@ import psycopg
 from duly._model.changes import Changes
 from duly._model.job import Job, JobKind, JobState
 from duly._model.schema import Index
-from duly._store.port import Entry, Position, Rescued, StoredIndex
+from duly._store.port import Entry, Position, Rescued, StoredIndex, Tally
 from duly._store.postgresql.exchange import Exchange
 from duly._store.postgresql.faults import translate
 from duly._store.postgresql.shared import Catalog
@@ -201,6 +201,9 @@ class PostgreSQLTransaction(Exchange):
 
     async def count_jobs(self, after: str, before: str) -> int:
         return cast("int", (await self._look_up("jobs_count", after, before))[0][0])
+
+    async def tally_jobs(self, now: float, limit: int) -> list[Tally]:
+        return [Tally._make(row) for row in await self._look_up("jobs_tally", now, limit)]
 
     async def due_jobs(self, kind: JobKind, now: float, limit: int) -> list[Job]:
         if self._claims:
