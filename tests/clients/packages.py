@@ -17,15 +17,15 @@ _CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-st
 
 
 def packages() -> Path:
-    """The folder that has their `node_modules`. Fails the test if they are not there."""
+    """The folder that has their `node_modules`. Skips the test if they could not be installed."""
     if not (_FOLDER / "node_modules").is_dir():
-        pytest.fail(f"The npm packages are not in {_FOLDER}: `make clients` installs them.", pytrace=False)
+        pytest.skip(f"the npm packages are not in {_FOLDER}: `make clients` installs them")
     return _FOLDER
 
 
 def chromium() -> str:
-    """A Chromium of this machine. Fails the test if there is none."""
+    """A Chromium of this machine. Skips the test if there is none."""
     found = next(filter(None, map(shutil.which, _CHROMIUMS)), None)
     if found is None:
-        pytest.fail("There is no Chromium on this machine: on Debian, `apt-get install chromium`.", pytrace=False)
+        pytest.skip("there is no Chromium on this machine: on Debian, `apt-get install chromium`")
     return found

@@ -335,7 +335,8 @@ async def test_who_only_enlists_needs_no_more_than_the_page_says(site: Site) -> 
     await asyncio.to_thread(site.run_sql, "the superuser", "CREATE ROLE shop_seller LOGIN PASSWORD 'secret4';")
     grants = (
         "GRANT USAGE ON SCHEMA duly TO shop_seller;\n"
-        "GRANT SELECT, INSERT, UPDATE ON duly.scheduled_functions TO shop_seller;"
+        "GRANT SELECT, INSERT, UPDATE ON duly.scheduled_functions TO shop_seller;\n"
+        "GRANT INSERT ON duly.changes TO shop_seller;"
     )
     await asyncio.to_thread(site.run_sql, "shop_owner", grants)
     url = site.url("shop_app").replace(site.named("shop_app"), site.named("shop_seller")).replace("secret2", "secret4")

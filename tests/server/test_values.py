@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import IntEnum, StrEnum
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 from uuid import UUID
 
 import orjson
@@ -53,6 +53,10 @@ class Line(BaseModel):
     count: int = 0
 
 
+class Aliased(TypedDict):
+    item_name: Annotated[str, Field(alias="itemName")]
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(strict=True)
     at: date
@@ -60,7 +64,7 @@ class Strict(BaseModel):
 
 
 NAMES: dict[str, Any] = {
-    **{cls.__name__: cls for cls in (Color, Size, Order, Point, Line, Strict, Decimal, UUID, SecretStr)},
+    **{cls.__name__: cls for cls in (Aliased, Color, Size, Order, Point, Line, Strict, Decimal, UUID, SecretStr)},
     **{cls.__name__: cls for cls in (date, datetime, time, timedelta)},
     "Any": Any,
     "Literal": Literal,
@@ -265,6 +269,12 @@ def test_a_model_shows_its_computed_fields() -> None:
 
     function.__annotations__ = {"return": Sum}
     assert returned(Signature("page:function", function), Sum(a=2)) == '{"a":2.0,"double":4.0}'
+
+
+def test_an_alias_is_what_clients_see() -> None:
+    signature = signature_of("Aliased")
+    assert same(received(signature, '{"itemName": "tea"}'), {"item_name": "tea"})
+    assert returned(signature, {"item_name": "tea"}) == '{"itemName":"tea"}'
 
 
 def test_a_result_that_its_serializer_refuses_is_an_error_of_the_function() -> None:

@@ -53,9 +53,8 @@ class PaginationOptions(TypedDict):
     """What the hooks of Convex's clients pass as the argument `paginationOpts`, for `paginate` to take.
 
     Example:
-        @duly.query
-        async def list_orders(ctx: duly.QueryCtx, paginationOpts: duly.PaginationOptions) -> duly.Page[Order]:
-            return await ctx.db.query(orders).order("desc").paginate(paginationOpts)
+        options: duly.PaginationOptions = {"numItems": 20, "cursor": None}
+        result = await ctx.db.query(orders).order("desc").paginate(options)
     """
 
     numItems: int

@@ -86,6 +86,8 @@ class Signature:
         self._returns_none = returned is type(None)
         # A document that was read carries `_id` and `_creationTime` beside the fields of its type, and may be returned.
         self._returned = None if returned is Any else adapter_of(f"{path} return value", {"value": returned}, "allow")
+        schema = self.returned_schema
+        self._shown_as_validated = schema is None or (is_stored_as_validated(schema) and not _has_aliases(schema))
 
     @property
     def schema(self) -> Any:
@@ -196,7 +198,8 @@ class Signature:
         if self._returned is None:
             return value
         try:
-            return self._returned.validate_python({"value": value}, context=tags)["value"]
+            # By name also where a field has an alias, as for arguments.
+            return self._returned.validate_python({"value": value}, context=tags, by_alias=True, by_name=True)["value"]
         except ValidationError as error:
             problems = [
                 problem.removeprefix("value").removeprefix(".").removeprefix(": ")
@@ -210,7 +213,7 @@ class Signature:
         Raises:
             ReturnValueError: Its serializer fails.
         """
-        if self._returned is None:
+        if self._returned is None or self._shown_as_validated:
             return value
         try:
             return _dump(self._returned, {"value": value}, by_alias=True, round_trip=False)["value"]
@@ -252,6 +255,12 @@ def is_stored_as_validated(schema: Any) -> bool:
     if kind not in PLAIN_SCHEMAS:
         return ID_DOCUMENT in schema.get("metadata", ())
     return all(is_stored_as_validated(part) for name, part in schema.items() if name not in SCHEMA_NOTES)
+
+
+def _has_aliases(schema: Any) -> bool:
+    if isinstance(schema, dict):
+        return "serialization_alias" in schema or any(_has_aliases(part) for part in schema.values())
+    return isinstance(schema, (list, tuple)) and any(_has_aliases(part) for part in schema)
 
 
 def storable(value: Any) -> Any:

@@ -9,14 +9,15 @@ still take it back, the engine is told of the savepoint before (`_open_savepoint
 """
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from duly._model.changes import CREATED, JOBS, Changes, jobs_of_state
+from duly._model.changes import Changes
 from duly._model.job import Job, JobKind, JobState, become, check_move, park, postpone, refuse, settle, start
 from duly._model.limits import READS_MAX
 from duly._store.port import Position, Savepoint, Topic
+from duly._store.records import Records, note
 from duly._store.user_sql import check_statement
 from duly.errors import StoreError
 
@@ -42,7 +43,7 @@ class _Level:
         self.real = False
 
 
-class BufferedTransaction(ABC):
+class BufferedTransaction(Records):
     """The verbs of the port that write, and those that read one row. An engine adds the rest.
 
     Args:
@@ -75,8 +76,7 @@ class BufferedTransaction(ABC):
         self.lost: BaseException | None = None
         # For the store, once this is committed: what its sleepers have to be told.
         self.made_work: dict[Topic, float | None] = {}
-        # For those who follow: what is written, and more at worst, as what is undone after it was handed over. None if
-        # nobody does.
+        # For those who follow: what is written, or more. None if nobody does.
         self.changes: Changes | None = None
 
     # What an engine adds. Handing over is not `async`: no other task of the same mutation may write meanwhile. One
@@ -305,8 +305,6 @@ class BufferedTransaction(ABC):
             await self.release(savepoint)
         return rows
 
-    # Those who follow, and clients that are far away.
-
     def sign_changes(self, now: float) -> None:
         """Leaves word of what is to be committed, for those who follow."""
         self.flush()
@@ -324,29 +322,6 @@ class BufferedTransaction(ABC):
             return self._client_requests[session, request][1]
         rows = await self._look_up("client_request_get", session, request)
         return rows[0][0] if rows else None
-
-    async def prune_client_requests(self, before: float, limit: int) -> int:
-        return len(await self._write("client_requests_prune", before, limit))
-
-    async def prune_changes(self, before: float, limit: int) -> int:
-        return len(await self._write("changes_prune", before, limit))
-
-    async def insert_admin_key(self, hash: str, label: str, now: float) -> None:
-        await self._write("admin_key_insert", hash, label, now)
-
-    async def list_admin_keys(self) -> list[tuple[str, str, float]]:
-        return [tuple(row) for row in await self._look_up("admin_keys_list")]
-
-    async def delete_admin_key(self, hash: str) -> bool:
-        return bool(await self._write("admin_key_delete", hash))
-
-    @abstractmethod
-    async def _look_up(self, name: str, *parameters: Any) -> list[Any]:
-        """Rows as they are, with what this transaction has written."""
-
-    @abstractmethod
-    async def _write(self, name: str, *parameters: Any) -> list[Any]:
-        """A statement of its own, for what is written too rarely to be kept back."""
 
     # All or nothing within the transaction.
 
@@ -443,7 +418,7 @@ class BufferedTransaction(ABC):
     def _write_out(self) -> None:
         """The buffers as they are now. A job that changed is written only if it is still as in `_known`."""
         if self.changes is not None:
-            self._note_changes(self.changes)
+            note(self.changes, self._documents, self._jobs, self._entries, self._fresh)
         if self._documents:
             self._write_documents()
         if self._jobs:
@@ -459,19 +434,6 @@ class BufferedTransaction(ABC):
         if self._client_requests:
             rows = [(*key, *value) for key, value in self._client_requests.items()]
             self._change_rows("client_request_insert", rows)
-
-    def _note_changes(self, changes: Changes) -> None:
-        changes.add_ids(self._documents)
-        changes.add_ids(self._jobs)
-        for id, body in self._documents.items():
-            if body is None or id in self._fresh:
-                changes.add_entry(CREATED, b"", id)
-        for id, job in self._jobs.items():
-            if id in self._fresh:
-                changes.add_entry(JOBS, b"", id)
-            changes.add_entry(jobs_of_state(job.state), b"", id)
-        for index, key, id in self._entries:
-            changes.add_entry(index, key, id)
 
     def _write_documents(self) -> None:
         inserted: list[tuple[str, str]] = []

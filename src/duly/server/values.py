@@ -29,6 +29,9 @@ _BYTES_MAX = 16 << 20
 # Up to here a JavaScript number is exact.
 _NUMBER_MAX = 1 << 53
 
+_Where = tuple[()] | tuple["_Where", int | str]
+"""The way to a value: from within, that is what costs least for the many that are as they should be."""
+
 
 # --- reading --------------------------------------------------------------------------------------------------------
 
@@ -50,10 +53,10 @@ def decode(value: Any) -> Any:
         >>> decode({"count": 1, "big": {"$integer": "AQAAAAAAAAA="}})
         {'count': 1.0, 'big': 1}
     """
-    return _decode(value, "", 1)
+    return _decode(value, (), 1)
 
 
-def _decode(value: Any, where: str, depth: int) -> Any:
+def _decode(value: Any, where: _Where, depth: int) -> Any:
     kind = type(value)
     if kind is str or kind is bool or value is None:
         return value
@@ -62,7 +65,7 @@ def _decode(value: Any, where: str, depth: int) -> Any:
     _check_size("levels of nesting", depth, _DEPTH_MAX, where)
     if kind is list:
         _check_size("elements of a list", len(value), _ELEMENTS_MAX, where)
-        return [_decode(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value)]
+        return [_decode(item, (where, index), depth + 1) for index, item in enumerate(value)]
     if len(value) == 1:
         ((name, item),) = value.items()
         if name.startswith("$"):
@@ -70,10 +73,10 @@ def _decode(value: Any, where: str, depth: int) -> Any:
     _check_size("fields of an object", len(value), _FIELDS_MAX, where)
     for name in value:
         _check_key(name, where)
-    return {name: _decode(item, f"{where}.{name}" if where else name, depth + 1) for name, item in value.items()}
+    return {name: _decode(item, (where, name), depth + 1) for name, item in value.items()}
 
 
-def _decode_escape(name: str, text: Any, where: str) -> Any:
+def _decode_escape(name: str, text: Any, where: _Where) -> Any:
     if name not in ("$bytes", "$float", "$integer"):
         _check_key(name, where)
     try:
@@ -82,11 +85,11 @@ def _decode_escape(name: str, text: Any, where: str) -> Any:
             return content
         (number,) = struct.unpack("<d" if name == "$float" else "<q", content)
     except (struct.error, TypeError, ValueError) as error:
-        raise InvalidValueError(f"{name} does not hold the base64 of its bytes: {error}", where) from error
+        raise InvalidValueError(f"{name} does not hold the base64 of its bytes: {error}", _shown(where)) from error
     if name == "$integer":
         return Int64(number)
     if not _is_special(number):
-        raise InvalidValueError("$float is for what is no JSON number; write this one as it is", where)
+        raise InvalidValueError("$float is for what is no JSON number; write this one as it is", _shown(where))
     return number
 
 
@@ -141,14 +144,14 @@ def encode(value: Any, format: Format = "convex_encoded_json") -> str:
         >>> encode({"count": 1, "big": Int64(1)}, "json")
         '{"count":1,"big":"1"}'
     """
-    text = orjson.dumps(_encode(value, _FORMS[format], "", 1))
-    _check_size("bytes of a value", len(text), _BYTES_MAX, "")
+    text = orjson.dumps(_encode(value, _FORMS[format], (), 1))
+    _check_size("bytes of a value", len(text), _BYTES_MAX, ())
     return text.decode()
 
 
-def _encode(value: Any, forms: _Forms, where: str, depth: int) -> Any:
+def _encode(value: Any, forms: _Forms, where: _Where, depth: int) -> Any:
     kind = type(value)
-    if value is None or kind is bool:
+    if value is None or kind is bool or (kind is str and value.isascii()):
         return value
     if isinstance(value, str):
         return _valid(value, where)
@@ -162,44 +165,44 @@ def _encode(value: Any, forms: _Forms, where: str, depth: int) -> Any:
         return _encode_dict(value, forms, where, depth)
     if isinstance(value, (list, tuple, set, frozenset)):
         _check_size("levels of nesting", depth, _DEPTH_MAX, where)
-        return [_encode(item, forms, f"{where}[{index}]", depth + 1) for index, item in enumerate(value)]
+        return [_encode(item, forms, (where, index), depth + 1) for index, item in enumerate(value)]
     try:
         converted = storable(value)
     except ValueError as error:  # pydantic's errors are
-        raise InvalidValueError(f"a {kind.__name__} can't be sent: {error}", where) from error
+        raise InvalidValueError(f"a {kind.__name__} can't be sent: {error}", _shown(where)) from error
     return _encode(converted, forms, where, depth)
 
 
-def _encode_int(value: int, forms: _Forms, where: str) -> Any:
+def _encode_int(value: int, forms: _Forms, where: _Where) -> Any:
     if type(value) is Int64:
         if not -(1 << 63) <= value < 1 << 63:
-            raise InvalidValueError(f"an Int64 of {value.bit_length() + 1} bits does not fit 64", where)
+            raise InvalidValueError(f"an Int64 of {value.bit_length() + 1} bits does not fit 64", _shown(where))
         return forms.int64(value)
     if abs(value) > _NUMBER_MAX:
         raise InvalidValueError(
             "an int beyond ±2**53 is no exact number in JavaScript; make it a duly.Int64, which is a bigint there",
-            where,
+            _shown(where),
         )
     return forms.number(value)
 
 
-def _encode_dict(value: dict[Any, Any], forms: _Forms, where: str, depth: int) -> dict[str, Any]:
+def _encode_dict(value: dict[Any, Any], forms: _Forms, where: _Where, depth: int) -> dict[str, Any]:
     _check_size("levels of nesting", depth, _DEPTH_MAX, where)
     encoded: dict[str, Any] = {}
     for key, item in value.items():
-        name = str.__str__(json_key(key))
+        name = key if type(key) is str else str.__str__(json_key(key))
         # Clients can't read other keys: the one in JavaScript stops for good.
         _check_key(name, where)
-        encoded[name] = _encode(item, forms, f"{where}.{name}" if where else name, depth + 1)
+        encoded[name] = _encode(item, forms, (where, name), depth + 1)
     return encoded
 
 
-def _valid(text: str, where: str) -> str:
+def _valid(text: str, where: _Where) -> str:
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise InvalidValueError("a str holds a lone surrogate, which is not valid Unicode", where) from None
+            raise InvalidValueError("a str holds a lone surrogate, which is not valid Unicode", _shown(where)) from None
     return str.__str__(text)
 
 
@@ -211,14 +214,24 @@ def _is_special(number: float) -> bool:
     return not math.isfinite(number) or (number == 0 and math.copysign(1.0, number) < 0)
 
 
-def _check_key(name: str, where: str) -> None:
+def _shown(where: _Where) -> str:
+    if not where:
+        return ""
+    before, step = where
+    prefix = _shown(before)
+    return f"{prefix}[{step}]" if isinstance(step, int) else f"{prefix}.{step}" if prefix else step
+
+
+def _check_key(name: str, where: _Where) -> None:
     if name.startswith("$"):
-        raise InvalidValueError(f"the key {name[:60]!r} begins with '$', which is reserved", where)
+        raise InvalidValueError(f"the key {name[:60]!r} begins with '$', which is reserved", _shown(where))
     _check_size("characters of a key", len(name), _KEY_CHARACTERS_MAX, where)
     if not (name.isascii() and name.isprintable()):
-        raise InvalidValueError(f"the key {name[:60]!r} has other characters than the printable ones of ASCII", where)
+        raise InvalidValueError(
+            f"the key {name[:60]!r} has other characters than the printable ones of ASCII", _shown(where)
+        )
 
 
-def _check_size(what: str, actual: int, maximum: int, where: str) -> None:
+def _check_size(what: str, actual: int, maximum: int, where: _Where) -> None:
     if actual > maximum:
-        raise LimitError(what, actual, maximum, f"at {where[:80]}" if where else "")
+        raise LimitError(what, actual, maximum, f"at {_shown(where)[:80]}" if where else "")

@@ -32,7 +32,7 @@ _TOKENS_S = 600
 _RECONNECT_S = 1.0
 _REAL = SystemClock()
 """Other processes are in the real world, also in a test that stops time."""
-_TOPICS = {topic[0]: topic for topic in TOPICS}
+_TOPICS: dict[str, Topic] = {topic[0]: topic for topic in TOPICS}
 
 
 class Waking:
@@ -102,10 +102,9 @@ class Waking:
             return
         self._listening = True
         loop = asyncio.get_running_loop()
-        self._tasks |= {
-            loop.create_task(self._listen(), name="duly listen"),
-            loop.create_task(self._poll(), name="duly poll"),
-        }
+        self._tasks.add(loop.create_task(self._poll(), name="duly poll"))
+        if self._address.listen:
+            self._tasks.add(loop.create_task(self._listen(), name="duly listen"))
 
     async def stop(self) -> None:
         tasks = set(self._tasks)

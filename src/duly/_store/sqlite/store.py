@@ -5,7 +5,6 @@ are released after it. So hundreds of transactions share what is dear, and none 
 """
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +24,9 @@ from duly._store.signal import Signal
 from duly._store.sqlite.connection import WriteLock, connect, migrate, patiently
 from duly._store.sqlite.faults import translate, translated
 from duly._store.sqlite.lease import FileLease, MemoryLease
-from duly._store.sqlite.peers import Mailbox
+from duly._store.sqlite.peers import Peers
 from duly._store.sqlite.shared import Shared
+from duly._store.sqlite.snapshot import SQLiteSnapshot, copy
 from duly._store.sqlite.transaction import SQLiteTransaction
 from duly._store.statements import migrations_of
 from duly.errors import AppNotOpenError, StoreError, StoreUnavailableError
@@ -39,7 +39,6 @@ _GROUP_MAX = 256
 _GROUP_S = 0.005
 _SLOW_COMMIT_S = 0.002
 _IDLE_READERS_MAX = 8
-_GLANCE_S = 0.1
 
 
 class SQLiteStore:
@@ -75,12 +74,7 @@ class SQLiteStore:
         self._readers: list[apsw.Connection] = []
         self._reading = 0
         self._snapshots: set[apsw.Connection] = set()
-        # Other processes on the same file.
-        self._peers: dict[str, str] = {}
-        self._mailbox: Mailbox | None = None
-        # Those who follow what is committed, here and elsewhere, and until when (ms).
-        self._followers: dict[str, float] = {}
-        self._glances: asyncio.Task[None] | None = None
+        self._peers = Peers(self._shared, self._signal, clock, self._on_message)
 
     def expect_bodies(self, seconds: float) -> None:
         """Who writes here holds the lock of the file for as long as it takes."""
@@ -155,16 +149,11 @@ class SQLiteStore:
             self._wake_lane()
             await asyncio.wait({self._lane})
             self._lane = None
-        if self._glances is not None:
-            self._glances.cancel()
-            await asyncio.gather(self._glances, return_exceptions=True)
-            self._glances = None
+        await self._peers.stop_watching()
         self._disconnect()
 
     def _disconnect(self) -> None:
-        if self._mailbox is not None:
-            self._mailbox.close()
-            self._mailbox = None
+        self._peers.close()
         for connection in (*self._readers, *self._snapshots, self._writer):
             connection.close()
         self._readers.clear()
@@ -191,13 +180,13 @@ class SQLiteStore:
             else:
                 reader.close()
 
-    async def snapshot(self) -> "SQLiteSnapshot":
+    async def snapshot(self) -> SQLiteSnapshot:
         if self._path is not None:
             reader = connect(self._path)
         else:
             reader = connect(None)
             # There is but one connection to a database in memory: a copy is what stays as it is.
-            await self._enqueue(self._memory_reads, lambda _: _copy(self._writer, reader))
+            await self._enqueue(self._memory_reads, lambda _: copy(self._writer, reader))
         with translated(self._shared.where):
             reader.execute("BEGIN")
             reader.execute("SELECT 1 FROM _tables").fetchall()  # it is the first read that decides which moment it is
@@ -286,7 +275,7 @@ class SQLiteStore:
             await self._begin()
             try:
                 tx = SQLiteTransaction(self._writer, self._shared, writable=True)
-                if max(self._followers.values(), default=0) > self._clock.now_ms():
+                if self._peers.anybody_follows():
                     tx.changes = Changes()
                 await self._run_bodies(tx, group)
                 tx.sign_changes(self._clock.now_ms())
@@ -305,7 +294,7 @@ class SQLiteStore:
                 raise  # the loop is being shut down, or somebody wants the process to end now
         else:
             self._shared.tables.update(tx.new_tables)
-            self._tell(tx.made_work)
+            self._peers.tell(tx.made_work)
             for request in group:
                 request.succeed()
 
@@ -331,20 +320,7 @@ class SQLiteStore:
             self._data_version = version
             self._shared.indexes = None
             tx = SQLiteTransaction(self._writer, self._shared, writable=True)
-            self._meet_peers(tx)
-
-    def _meet_peers(self, tx: SQLiteTransaction) -> None:
-        followers = tx.list_followers()
-        self._followers = {id: until for id, _, until in followers}
-        now = self._clock.now_ms()
-        others = [*tx.list_workers(), *((id, address) for id, address, until in followers if until > now)]
-        own = None if self._mailbox is None else self._mailbox.address
-        peers = {id: address for id, address in others if address != own}
-        if peers != self._peers:
-            self._peers = peers
-            self._signal.notify("upkeep")
-        if peers and self._mailbox is not None and self._glances is None:
-            self._glances = asyncio.get_running_loop().create_task(self._glance(), name="duly peer watch")
+            self._peers.meet(tx)
 
     async def _run_bodies(self, tx: SQLiteTransaction, group: list[Request]) -> None:
         limit = _GROUP_MAX
@@ -426,40 +402,11 @@ class SQLiteStore:
     async def wait(self, topic: Topic, since: int, until: float | None) -> None:
         await self._signal.wait(topic, since, until)
 
-    def _tell(self, made_work: dict[Topic, float | None]) -> None:
-        for topic, due in made_work.items():
-            self._signal.notify(topic, due)
-        if made_work and self._peers:
-            Mailbox.send(self._shared.folder, self._peers.values(), made_work)
-
-    async def _glance(self) -> None:
-        """The net under lost datagrams, while there are others: has anybody committed? (1.8 µs, no disk.)
-
-        Our own commits count, too: each connection has numbers of its own, so nothing tells them apart.
-        """
-        connection: apsw.Connection | None = None
-        seen = None
-        try:
-            while self._peers:
-                with contextlib.suppress(apsw.Error, StoreError):  # whoever looks for work will say what is wrong
-                    connection = connection or connect(self._path)
-                    version = connection.execute("PRAGMA data_version").fetchall()[0][0]
-                    if version != seen:
-                        self._signal.notify("mutation")
-                        self._signal.notify("action")
-                        self._signal.notify("change")
-                    seen = version
-                await self._clock.sleep(_GLANCE_S)
-        finally:
-            if connection is not None:
-                connection.close()
-            self._glances = None
-
     # Workers.
 
     @property
     def shared(self) -> bool:
-        return bool(self._peers) or len(self._shared.leases) > 1
+        return bool(self._peers.addresses) or len(self._shared.leases) > 1
 
     async def register_worker(self, worker: str, lease_s: float, functions: Mapping[str, str]) -> Lease:
         if self._path is None:
@@ -474,36 +421,29 @@ class SQLiteStore:
         return lease
 
     async def _sign_on(self, worker: str, functions: Mapping[str, str]) -> None:
-        address = self._open_mailbox(worker)
+        address = self._peers.open_mailbox(worker)
 
         async def insert(tx: Any) -> None:
             await tx.insert_worker(worker, address, self._clock.now_ms(), functions)
-            self._meet_peers(tx)
+            self._peers.meet(tx)
 
         await self.transact(insert)
-
-    def _open_mailbox(self, owner: str) -> str:
-        """Its address. There is one for each process, whatever it does."""
-        if self._mailbox is None:
-            self._shared.folder.mkdir(exist_ok=True)
-            self._mailbox = Mailbox(self._shared.folder / f"{owner}.sock", self._on_message)
-        return self._mailbox.address
 
     async def follow(self, follower: str, seconds: float) -> None:
         until = self._clock.now_ms() + seconds * 1_000
         if self._path is None:
-            self._followers[follower] = until
+            self._peers.followers[follower] = until
             return
-        address = self._open_mailbox(follower)
+        address = self._peers.open_mailbox(follower)
 
         async def put(tx: Any) -> None:
             await tx.put_follower(follower, address, until)
-            self._meet_peers(tx)
+            self._peers.meet(tx)
 
         await self.transact(put)
 
     async def unfollow(self, follower: str) -> None:
-        self._followers.pop(follower, None)
+        self._peers.followers.pop(follower, None)
         if self._path is not None:
             await self.transact(lambda tx: cast("SQLiteTransaction", tx).delete_follower(follower))
 
@@ -532,27 +472,6 @@ class SQLiteStore:
             self._requests.append(Request(_nothing, future))
             self._wake_lane()
         self._signal.notify(topic)
-
-
-class SQLiteSnapshot:
-    """A reader whose transaction stays open."""
-
-    def __init__(self, connection: apsw.Connection, shared: Shared, held: set[apsw.Connection]) -> None:
-        self._held = held
-        self._connection = connection
-        self._shared = shared
-
-    async def read(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
-        return await body(cast("Transaction", SQLiteTransaction(self._connection, self._shared, writable=False)))
-
-    async def close(self) -> None:
-        self._held.discard(self._connection)
-        self._connection.close()
-
-
-async def _copy(source: apsw.Connection, target: apsw.Connection) -> None:
-    with target.backup("main", source, "main") as backup:
-        backup.step()
 
 
 async def _nothing(_: Any) -> None: ...
