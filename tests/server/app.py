@@ -38,7 +38,7 @@ async def how_many(ctx: duly.QueryCtx) -> int:
 
 
 @duly.query
-async def pages(ctx: duly.QueryCtx, paginationOpts: duly.PaginationOptions) -> duly.Page[Note]:
+async def pages(ctx: duly.QueryCtx, paginationOpts: duly.PaginationOptions) -> duly.Page[Note]:  # noqa: N803 (clients call it so)
     return await ctx.db.query(notes).order("desc").paginate(paginationOpts)
 
 

@@ -9,12 +9,12 @@ from uuid import uuid4
 
 from duly._app import ASGIApp
 
-__all__ = ["Closed", "Wire", "wired"]
+__all__ = ["ClosedError", "Wire", "wired"]
 
 PATIENCE_S = 60.0
 
 
-class Closed(Exception):
+class ClosedError(Exception):
     """The server has closed the connection."""
 
     def __init__(self, code: int, reason: str) -> None:
@@ -32,7 +32,7 @@ class Wire:
         self.unread: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._to_server: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._to_server.put_nowait({"type": "websocket.connect"})
-        self.closed: Closed | None = None
+        self.closed: ClosedError | None = None
         self.session = str(uuid4())
         scope = {
             "type": "websocket",
@@ -49,7 +49,7 @@ class Wire:
 
     async def _sent(self, message: Any) -> None:
         if message["type"] == "websocket.close":
-            self.closed = Closed(message.get("code", 1000), message.get("reason") or "")
+            self.closed = ClosedError(message.get("code", 1000), message.get("reason") or "")
             self._to_server.put_nowait({"type": "websocket.disconnect", "code": self.closed.code})
         else:
             await self.reads.wait()
@@ -86,7 +86,7 @@ class Wire:
         self.send("Mutation", requestId=request, udfPath=path, args=[args])
 
     async def message(self) -> dict[str, Any]:
-        """The next one that is no ping. Raises `Closed`."""
+        """The next one that is no ping. Raises `ClosedError`."""
         while True:
             message = await asyncio.wait_for(self.unread.get(), PATIENCE_S)
             if message["type"] == "websocket.close":
@@ -102,11 +102,11 @@ class Wire:
             pass
         return message
 
-    async def until_closed(self) -> Closed:
+    async def until_closed(self) -> ClosedError:
         try:
             while True:
                 await self.message()
-        except Closed as closed:
+        except ClosedError as closed:
             return closed
 
     async def leave(self) -> None:
@@ -124,5 +124,5 @@ async def wired(asgi: ASGIApp, path: str = "/api/1.48.0/sync") -> AsyncIterator[
     try:
         yield wire
     finally:
-        with suppress(Closed):
+        with suppress(ClosedError):
             await wire.leave()

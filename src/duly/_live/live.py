@@ -212,7 +212,10 @@ class Live:
 
     async def _until_something_happened(self, seen: int) -> None:
         loop = asyncio.get_running_loop()
-        tasks = {loop.create_task(self._store.wait("change", seen, self._renew_at)), loop.create_task(self._poke.wait())}
+        tasks = {
+            loop.create_task(self._store.wait("change", seen, self._renew_at)),
+            loop.create_task(self._poke.wait()),
+        }
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
