@@ -20,7 +20,7 @@ from duly.testing.entropy import SeededEntropy
 from duly.testing.faults import StoreView
 from tests.server import app as served
 from tests.server.issuer import AUDIENCE, NOW_MS, RSA_KEY, pem, token
-from tests.server.wire import ClosedError, Wire, wired
+from tests.server.wire import ClosedError, Watching, Wire, wired
 from tests.support import ManualClock
 
 T = TypeVar("T")
@@ -66,10 +66,6 @@ def store_of(app: duly.App) -> GatedStore:
     return app._store
 
 
-def moment_of(message: dict[str, Any]) -> int:
-    return int.from_bytes(base64.b64decode(message["endVersion"]["ts"]), "little")
-
-
 def values_in(message: dict[str, Any]) -> dict[int, Any]:
     return {change["queryId"]: change.get("value") for change in message["modifications"]}
 
@@ -113,32 +109,6 @@ async def test_a_query_that_is_removed_and_added_again_is_there(app: duly.App) -
         wire.send("ModifyQuerySet", baseVersion=1, newVersion=2, modifications=changes)
         told = (await wire.message())["modifications"]
         assert [change["type"] for change in told] == ["QueryRemoved", "QueryUpdated"]
-
-
-class Watching:
-    """What a client believes, as its messages make it, and whether they may come as they do."""
-
-    def __init__(self) -> None:
-        self.version: dict[str, Any] = {"querySet": 0, "identity": 0, "ts": "AAAAAAAAAAA="}
-        self.values: dict[int, Any] = {}
-        self.awaited: list[int] = []
-        self.transitions = 0
-
-    def take(self, message: dict[str, Any]) -> None:
-        if message["type"] == "MutationResponse" and message["success"]:
-            self.awaited.append(int.from_bytes(base64.b64decode(message["ts"]), "little"))
-        if message["type"] == "Transition":
-            assert message["startVersion"] == self.version
-            before = int.from_bytes(base64.b64decode(self.version["ts"]), "little")
-            assert moment_of(message) >= max([before, *self.awaited])
-            self.awaited.clear()
-            self.version = message["endVersion"]
-            for change in message["modifications"]:
-                if change["type"] == "QueryRemoved":
-                    del self.values[change["queryId"]]
-                else:
-                    self.values[change["queryId"]] = change.get("value")
-            self.transitions += 1
 
 
 async def test_each_client_sees_its_own_writes_after_they_are_answered_and_whole_moments_only(app: duly.App) -> None:
