@@ -4,8 +4,9 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
+from importlib.util import find_spec
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from duly._call.registry import Registry
 from duly._call.runner import Runner
@@ -16,14 +17,18 @@ from duly._ground.entropy import Entropy, SystemEntropy
 from duly._ground.ids import IdMaker, SharedIdMaker
 from duly._live.live import Live
 from duly._live.subscribing import subscribe
-from duly._model.event import Observer
+from duly._model.event import Observer, both
 from duly._model.function import FunctionReference
+from duly._model.options import distinct, positive
 from duly._model.provider import JWTProvider
 from duly._store.open import make_store
 from duly._store.port import Lease, Store
 from duly._work.executor import Executor
 from duly._work.lease import Keeper, LeaseKeeper
 from duly.errors import AppNotOpenError, DulyError
+
+if TYPE_CHECKING:
+    from duly._watch.metrics import Metrics
 
 __all__ = ["BODY_BYTES_MAX", "ASGIApp", "App", "Parts"]
 
@@ -126,13 +131,13 @@ class App:
             raise ValueError(f"concurrent_actions must be 1 or more, not {concurrent_actions}")
         self.name = name
         self._database = database
-        self._retention = _positive("retention", retention)
+        self._retention = positive("retention", retention)
         self._concurrent_actions = concurrent_actions
-        self._action_timeout = _positive("action_timeout", action_timeout)
-        self._mutation_timeout = _positive("mutation_timeout", mutation_timeout)
-        self._lease = _positive("lease", lease)
-        self._drain = _positive("drain", drain, zero=True)
-        self._identity_providers = _distinct(identity_providers)
+        self._action_timeout = positive("action_timeout", action_timeout)
+        self._mutation_timeout = positive("mutation_timeout", mutation_timeout)
+        self._lease = positive("lease", lease)
+        self._drain = positive("drain", drain, zero=True)
+        self._identity_providers = distinct(identity_providers)
         self._registry = Registry(name)
         self._parts = Parts()
         # From opening to closing.
@@ -140,7 +145,8 @@ class App:
         self._runner: Runner | None = None
         self._executor: Executor | None = None
         self._live: Live | None = None
-        # Made at the first `duly.enlist`, and kept.
+        # Made when they are first asked for, and kept.
+        self._metrics: Metrics | None = None
         self._enlisting: Environment | None = None
 
     def __repr__(self) -> str:
@@ -194,6 +200,7 @@ class App:
         cors_origins: Sequence[str] = (),
         max_body: int = BODY_BYTES_MAX,
         dev: bool = False,
+        metrics: bool = True,
     ) -> ASGIApp:
         """A Starlette app that serves the public functions to Convex's clients. Needs `pip install 'duly[server]'`.
 
@@ -206,6 +213,7 @@ class App:
                 this machine; `["*"]` is any.
             max_body: The longest request, in bytes.
             dev: Whether clients are told the errors of functions. They may hold what is nobody's business.
+            metrics: Whether what happens is counted, for Prometheus at `/metrics`, if `duly[metrics]` is installed.
 
         Raises:
             DulyError: Starlette is not installed.
@@ -235,6 +243,7 @@ class App:
             ),
             clock=self._parts.clock,
             live=self._running_live,
+            metrics=self._count() if metrics else None,
         )
 
     @asynccontextmanager
@@ -280,6 +289,24 @@ class App:
             foreign_wait="error" if parts.strict else "warn",
             observer=observer,
         )
+
+    def _observe(self, observer: Observer) -> None:
+        """Has one more told of what happens from now on."""
+        parts = self._parts
+        parts.observer = both(parts.observer, observer)
+        if self._runner is not None:
+            self._runner.environment.observer = parts.observer
+
+    def _count(self) -> "Metrics | None":
+        """Counts what happens from now on, for whoever asks; None if what it takes is not installed."""
+        if self._metrics is None and find_spec("prometheus_client") is not None:
+            from duly._watch.metrics import Metrics  # noqa: PLC0415 (installed only if wanted)
+
+            self._metrics = Metrics(
+                lambda: self._running().environment.store, lambda: self._live, lambda: self._executor
+            )
+            self._observe(self._metrics.observe)
+        return self._metrics
 
     def _enlist(self) -> Environment:
         """What schedules in transactions that are not this app's; in any thread. Its store is not opened.
@@ -459,22 +486,3 @@ class App:
             await app.scheduler.run_after(timedelta(hours=1), remind, order_id=order_id)
         """
         return self._running().scheduler(FROM_OUTSIDE)
-
-
-def _positive(name: str, value: timedelta, *, zero: bool = False) -> timedelta:
-    if not isinstance(value, timedelta):
-        raise TypeError(f"{name} is a timedelta, not {value!r}")
-    if value < timedelta(0) or (value == timedelta(0) and not zero):
-        raise ValueError(f"{name} must be greater than zero, not {value}")
-    return value
-
-
-def _distinct(providers: Sequence[JWTProvider]) -> tuple[JWTProvider, ...]:
-    for provider in providers:
-        if not isinstance(provider, JWTProvider):
-            raise TypeError(f"identity_providers are duly.JWTProvider, not {provider!r}")
-    names = [(provider.issuer, provider.audience) for provider in providers]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"two identity_providers are of issuer {name[0]!r} for audience {name[1]!r}")
-    return tuple(providers)

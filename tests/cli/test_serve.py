@@ -1,11 +1,13 @@
 """`duly serve` and `duly dev`: clients are served, and the end is graceful (rule A4)."""
 
+import json
 import re
 import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -51,6 +53,11 @@ async def wait(ctx: duly.ActionCtx) -> str:
     while not Path("go").exists():
         await asyncio.sleep(0.01)
     return "went"
+
+
+@duly.query
+async def broken(ctx: duly.QueryCtx) -> None:
+    raise ValueError("no")
 
 
 @duly.query
@@ -132,6 +139,23 @@ def test_its_options_are_those_of_asgi(project: Duly) -> None:
     assert "Could not find public function" in read.json()["errorMessage"]
     assert read.headers["access-control-allow-origin"] == "https://shop.example"
     assert httpx.post(f"{url}/api/query", json={"path": "notes:read", "args": {"x": "x" * 100}}).status_code == 413
+
+
+def test_its_log_may_be_json_and_its_metrics_on_a_port_of_their_own(project: Duly) -> None:
+    serving = project.start("serve", "notes", "--port", "0", "--metrics-port", "0", "--log-format", "json")
+    metrics = url_in(serving.until("shows metrics on"))
+    url = url_in(serving.until("serves notes:app"))
+    answer = httpx.post(f"{url}/api/query", json={"path": "notes:broken", "args": {}}).json()
+    line = json.loads(serving.until("request_id"))
+    assert f"[Request ID: {line['request_id']}]" in answer["errorMessage"]
+    assert (line["level"], line["logger"], line["function"]) == ("ERROR", "duly", "notes:broken")
+    assert line["error"].startswith("Uncaught ValueError: no\n\nTraceback")
+    assert datetime.fromisoformat(line["time"]).utcoffset() == timedelta(0)
+    page = httpx.get(f"{metrics}/metrics").text
+    assert 'duly_calls_total{caller="client",function="notes:broken",kind="query",outcome="failed"} 1.0' in page
+    assert httpx.get(f"{url}/metrics").status_code == 403
+    serving.signal(signal.SIGTERM)
+    assert serving.ended() == 0, serving.lines
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

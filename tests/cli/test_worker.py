@@ -1,9 +1,11 @@
 """`duly worker`: it runs what is due, and stops as it is asked to (rule A4)."""
 
+import json
 import re
 import signal
 import time
 
+import httpx
 import pytest
 
 from tests.cli.commands import DEADLINE_S, Duly
@@ -24,6 +26,22 @@ def test_the_worker_says_who_and_where_it_is(shop: Duly) -> None:
     assert re.fullmatch(
         rf"worker [0-9a-f]{{24}} runs jobs:app on sqlite:///jobs\.db \(pid {worker.process.pid}\)", line
     )
+
+
+def test_its_log_may_be_json_and_its_metrics_on_a_port(shop: Duly) -> None:
+    worker = shop.start("worker", "jobs", "--metrics-port", "0", "--log-format", "json")
+    url = worker.until("shows metrics on").split()[-1]
+    worker.until("worker ")
+    schedule(shop, "jobs:breaks")
+    line = json.loads(worker.until("job_id"))
+    assert (line["level"], line["function"]) == ("WARNING", "jobs:breaks")
+    assert "Traceback" in line["error"]
+    assert line["job_id"] in shop("jobs", "jobs", "--json").out
+    page = httpx.get(url).text
+    assert 'duly_calls_total{caller="scheduled",function="jobs:breaks",kind="mutation",outcome="failed"} 1.0' in page
+    assert "duly_worker_running 1.0" in page
+    worker.signal(signal.SIGTERM)
+    assert worker.ended() == 0, worker.lines
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

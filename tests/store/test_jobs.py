@@ -125,6 +125,31 @@ async def test_next_due_is_the_earliest_of_its_kind_that_is_not_parked(store: St
 # --- parking --------------------------------------------------------------------------------------------------------
 
 
+async def test_jobs_are_tallied_by_state_and_no_further_than_asked(store: Store) -> None:
+    due = [new_job(due=NOW - n) for n in range(3)]
+    parked, running = new_job(), new_job(kind="action")
+    ended = [new_job(due=None, state=state, completed_time=NOW) for state in ("success", "failed", "canceled")]
+    later = new_job(kind="action", due=NOW + 1)
+    await add_jobs(store, *due, parked, running, *ended, later)
+    assert await store.transact(lambda tx: tx.park_job(parked.id, 0, "not here"))
+    assert await store.transact(lambda tx: tx.start_job(running.id, 0, NOW, "me"))
+    assert {(state, kind): (number, first) for state, kind, number, first in await tallied(store, 10)} == {
+        ("due", "mutation"): (3, NOW - 2),
+        ("due", "action"): (0, None),
+        ("later", "mutation"): (0, None),
+        ("later", "action"): (1, NOW + 1),
+        ("parked", None): (1, None),
+        ("inProgress", "action"): (1, None),
+        ("failed", None): (1, None),
+        ("canceled", None): (1, None),
+    }
+    assert ("due", "mutation", 2, NOW - 2) in await tallied(store, 2)
+
+
+async def tallied(store: Store, limit: int) -> list[Any]:
+    return [tuple(tally) for tally in await store.read(lambda tx: tx.tally_jobs(NOW, limit))]
+
+
 async def test_a_parked_job_stands_aside_visibly(store: Store) -> None:
     jobs = [new_job("gone:one", due=NOW + 3), new_job("gone:one", due=NOW + 1), new_job("gone:two", due=NOW + 2)]
     await add_jobs(store, *jobs, new_job("here:here"))

@@ -32,6 +32,19 @@ def test_a_url_tells_the_schema_and_the_size_of_the_pool() -> None:
     assert (Address.parse("postgresql://db/shop").schema, Address.parse("postgresql://db/shop").pool) == ("duly", 8)
 
 
+@pytest.mark.parametrize("url", ["postgresql://ann:p#ss@db/shop", "postgresql://ann:p?ss@db/shop?pool=9"])
+def test_a_password_whose_signs_end_the_url_is_refused_with_how_to_write_them(url: str) -> None:
+    with pytest.raises(StoreError, match="%23"):
+        Address.parse(url)
+
+
+def test_listening_can_be_switched_off() -> None:
+    assert Address.parse("postgresql://db/shop").listen
+    assert not Address.parse("postgresql://db/shop?listen=no").listen
+    with pytest.raises(StoreError, match="'yes' or 'no'"):
+        Address.parse("postgresql://db/shop?listen=never")
+
+
 @pytest.mark.parametrize("option", ["schema=", "schema=a-b", "schema=pg_a", "pool=4", "pool=many", "pool=", "schema=A"])
 def test_an_option_that_makes_no_sense_is_refused(option: str) -> None:
     with pytest.raises(StoreError, match=r"in the database URL is no"):

@@ -12,7 +12,6 @@ from duly._model.job import JobKind
 from duly._store.open import make_store
 from duly._store.port import Store, Topic
 from duly._store.postgresql.address import Address
-from duly._store.postgresql.waking import Waking
 from duly._store.postgresql.wire import Wire
 from tests.store.rows import add_jobs, new_job
 from tests.support import eventually
@@ -22,13 +21,8 @@ async def noticed(store: Store, topic: Topic, before: int) -> bool:
     return store.version(topic) > before
 
 
-async def test_S8_without_notifications_a_commit_elsewhere_is_noticed_by_the_poll(
-    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def lose(waking: Waking, payload: str) -> None: ...
-
-    monkeypatch.setattr(Waking, "_receive", lose)
-    worker, client = (make_store(postgresql_url, SystemClock()) for _ in range(2))
+async def test_S8_without_notifications_a_commit_elsewhere_is_noticed_by_the_poll(postgresql_url: str) -> None:
+    worker, client = (make_store(f"{postgresql_url}?listen=no", SystemClock()) for _ in range(2))
     await worker.open([])
     await client.open([])
     lease = await worker.register_worker("one", 10, {})
@@ -41,7 +35,7 @@ async def test_S8_without_notifications_a_commit_elsewhere_is_noticed_by_the_pol
     for topic, due in commits:
         before = worker.version(topic)
         await add_jobs(client, new_job(kind=topic, due=due))
-        await eventually(partial(noticed, worker, topic, before), deadline_s=5)
+        await eventually(partial(noticed, worker, topic, before))
     await worker.unregister_worker("one")
     lease.release()
     await worker.close()

@@ -188,7 +188,11 @@ class Runner:
             if not task.cancelled():
                 task.exception()  # it is told apart from its outcome, which is that it was stopped
         else:
-            _log.warning("%s goes on although it was cancelled; its outcome will not be recorded", function.path)
+            _log.warning(
+                "%s goes on although it was cancelled; its outcome will not be recorded",
+                function.path,
+                extra={"function": function.path},
+            )
 
     # In common.
 
@@ -261,7 +265,7 @@ class Runner:
             return error
         if scope.path not in self._warned:
             self._warned.add(scope.path)
-            _log.warning("%s", error)
+            _log.warning("%s", error, extra={"function": scope.path})
         return None
 
     async def transact(self, body: Callable[[Transaction], Awaitable[T]]) -> T:

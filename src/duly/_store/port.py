@@ -32,6 +32,7 @@ __all__ = [
     "Snapshot",
     "Store",
     "StoredIndex",
+    "Tally",
     "Topic",
     "Transaction",
 ]
@@ -64,6 +65,18 @@ class StoredIndex(NamedTuple):
 
     id: int
     spec: Index
+
+
+class Tally(NamedTuple):
+    """How many jobs there are of a state, and of a kind where that is told apart; and when the first of them is due.
+
+    Pending ones are `due`, for `later`, or `parked`.
+    """
+
+    state: str
+    kind: JobKind | None
+    number: int
+    due: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +125,10 @@ class Transaction(Protocol):
         ...
 
     async def count_jobs(self, after: str, before: str) -> int: ...
+    async def tally_jobs(self, now: float, limit: int) -> list[Tally]:
+        """How many jobs there are in each state but `success`. What is counted up to the limit may be more."""
+        ...
+
     async def due_jobs(self, kind: JobKind, now: float, limit: int) -> list[Job]:
         """Jobs to run in start order: due, not parked. `args` is empty where they are long: see `get_arguments`."""
         ...

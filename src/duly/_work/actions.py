@@ -179,6 +179,7 @@ class Actions:
         dead, stays as they left it.
         """
         environment = self._environment
+        fields = {"function": job.name, "job_id": job.id}
         failures = 0
         while True:
             now = environment.clock.now_ms()
@@ -190,19 +191,19 @@ class Actions:
                 recorded = await environment.store.transact(body)
                 break
             except AppNotOpenError:
-                _log.warning("the outcome of %s (%s) is not recorded: the app was closed", job.id, state)
+                _log.warning("the outcome of %s (%s) is not recorded: the app was closed", job.id, state, extra=fields)
                 return
             except (ConflictError, StoreError) as fault:
                 failures += 1
                 if failures == 1:
-                    _log.warning("the outcome of %s is not recorded yet, and will be: %s", job.id, fault)
+                    _log.warning("the outcome of %s is not recorded yet, and will be: %s", job.id, fault, extra=fields)
             pause = OUTAGE.delay_ms(failures, environment.entropy.uniform())
             await environment.clock.sleep(pause / 1_000)
         if recorded:
             kind: EventKind = "interrupted" if error == INTERRUPTED else "failed" if state == "failed" else "success"
             environment.emit(Event(kind, job.name, now, job.id, "action", duration_ms=now - began, detail=error))
         else:
-            _log.info("%s was settled by others while it ran; its outcome (%s) is dropped", job.id, state)
+            _log.info("%s was settled by others while it ran; its outcome (%s) is dropped", job.id, state, extra=fields)
 
     # Stopping.
 

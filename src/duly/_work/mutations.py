@@ -125,13 +125,13 @@ class Mutations:
         await tx.release(savepoint)
         if environment.observer is None:
             return events
-        return [Event("success", job.name, now, job.id, "mutation", duration_ms=now - started), *events]
+        return [Event("success", job.name, now, job.id, "mutation", job.due, now - started), *events]
 
     async def _fail(self, tx: Transaction, job: Job, started: float, error: BaseException) -> list[Event]:
         now = self._environment.clock.now_ms()
         detail = describe_failure(error)
         await tx.settle_job(job.id, "pending", job.attempts, "failed", now, error=detail, started=started)
-        return [Event("failed", job.name, now, job.id, "mutation", duration_ms=now - started, detail=detail)]
+        return [Event("failed", job.name, now, job.id, "mutation", job.due, now - started, detail)]
 
     async def _postpone(self, tx: Transaction, job: Job, error: BaseException) -> list[Event]:
         """The store failed, not the function: later again, for ever, and everybody can see why."""

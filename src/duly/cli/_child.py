@@ -18,8 +18,9 @@ from duly.cli._elsewhere import Elsewhere
 from duly.cli._events import EventLines
 from duly.cli._functions import function_lines
 from duly.cli._load import Loaded, load_app
+from duly.cli._logs import log_to_stderr
 from duly.cli._problem import perform, problems_shown
-from duly.cli._serve import database_shown, log_to_stderr, say_stopping, until_stopped
+from duly.cli._serve import database_shown, say_stopping, until_stopped
 from duly.cli._server import served, url_of
 from duly.cli._version import duly_version
 
@@ -46,7 +47,8 @@ async def _run(loaded: Loaded, listening: socket.socket | None, pipe: int) -> No
     console = make_console()
     log_to_stderr()
     app._parts.strict = True
-    app._parts.observer = elsewhere = Elsewhere(EventLines(console))
+    elsewhere = Elsewhere(EventLines(console))
+    app._observe(elsewhere)
     stop = asyncio.Event()
     words: list[bytes] = []
     _listen(pipe, words, stop)

@@ -17,6 +17,7 @@ from duly.cli._dev import dev
 from duly.cli._functions import list_functions
 from duly.cli._jobs import list_jobs, watch_jobs
 from duly.cli._load import load_app
+from duly.cli._logs import LogFormat
 from duly.cli._migrate import migrate
 from duly.cli._problem import USAGE, CommandError, perform, problems_shown
 from duly.cli._run import run
@@ -73,6 +74,13 @@ def _options(
     """Runs your functions later, and keeps its word."""
 
 
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(min=0, max=65_535, help="Show metrics for Prometheus on this port of 127.0.0.1.", show_default=False),
+]
+LogFormatOption = Annotated[
+    LogFormat, typer.Option("--log-format", help="What the log on stderr consists of: text, or JSON objects.")
+]
 Host = Annotated[str, typer.Option(metavar="HOST", help="The address to listen on.")]
 Origins = Annotated[
     list[str] | None,
@@ -112,6 +120,8 @@ def _serve(
     max_body: Annotated[int, typer.Option(metavar="BYTES", min=1, help="The longest request.")] = BODY_BYTES_MAX,
     no_worker: Annotated[bool, typer.Option("--no-worker", help="Run no due functions; workers elsewhere do.")] = False,
     dev: Annotated[bool, typer.Option("--dev", help="Tell clients the errors of functions.")] = False,
+    metrics_port: MetricsPort = None,
+    log_format: LogFormatOption = "text",
     database: Database = None,
 ) -> None:
     """Serve the public functions to Convex's clients, and run due functions, until SIGTERM or Ctrl-C.
@@ -121,17 +131,32 @@ def _serve(
     with problems_shown():
         loaded = load_app(app, database)
         asgi = loaded.app.asgi(cors_origins=cors_origin or [], max_body=max_body, dev=dev)
-        perform(serve(loaded, asgi, host, port, root_path, worker=not no_worker))
+        serving = serve(
+            loaded,
+            asgi,
+            host,
+            port,
+            root_path,
+            worker=not no_worker,
+            metrics_port=metrics_port,
+            log_format=log_format,
+        )
+        perform(serving)
 
 
 @cli.command("worker")
-def _worker(app: AppReference, database: Database = None) -> None:
+def _worker(
+    app: AppReference,
+    metrics_port: MetricsPort = None,
+    log_format: LogFormatOption = "text",
+    database: Database = None,
+) -> None:
     """Run due functions until SIGTERM or Ctrl-C.
 
     Running actions get time to finish; a second signal stops at once.
     """
     with problems_shown():
-        perform(work(load_app(app, database)))
+        perform(work(load_app(app, database), metrics_port, log_format))
 
 
 @cli.command("migrate", no_args_is_help=True)

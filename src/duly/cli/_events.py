@@ -38,6 +38,8 @@ class EventLines:
         self._lines_max = lines_max
 
     def __call__(self, event: Event) -> None:
+        if event.kind not in _LOOKS:
+            return
         symbol, colour = _LOOKS[event.kind]
         line = Text.assemble(
             (clock_time(event.at_ms), "dim"),

@@ -1,7 +1,6 @@
 """What running an executor has in common, in `duly worker` and `duly dev`."""
 
 import asyncio
-import logging
 import re
 import sys
 
@@ -9,9 +8,7 @@ from duly._app import App
 from duly.cli._problem import CommandError
 from duly.cli._times import duration
 
-__all__ = ["database_shown", "log_to_stderr", "say", "say_stopping", "until_stopped"]
-
-_log = logging.getLogger("duly")
+__all__ = ["database_shown", "say", "say_stopping", "until_stopped"]
 
 
 def say(line: str) -> None:
@@ -52,13 +49,3 @@ async def until_stopped(app: App, stop: asyncio.Event, *serving: asyncio.Task[No
 def database_shown(app: App) -> str:
     """The database URL, without a password."""
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", app.database)
-
-
-def log_to_stderr() -> None:
-    """Shows the warnings of duly's logger, unless the app has arranged for logging itself."""
-    if _log.handlers or logging.getLogger().handlers:
-        return
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    _log.addHandler(handler)
-    _log.propagate = False

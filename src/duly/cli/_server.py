@@ -10,12 +10,12 @@ from importlib.util import find_spec
 
 from duly._app import App, ASGIApp
 from duly.cli._load import Loaded
+from duly.cli._logs import LogFormat, log_failures, log_to_stderr
 from duly.cli._problem import USAGE, CommandError
-from duly.cli._serve import database_shown, log_to_stderr, say, say_stopping, until_stopped
+from duly.cli._serve import database_shown, say, say_stopping, until_stopped
 from duly.cli._signals import stop_requested
-from duly.cli._worker import log_failures
 
-__all__ = ["HOST", "PORT", "can_serve", "listen", "serve", "served", "url_of"]
+__all__ = ["HOST", "PORT", "can_serve", "listen", "metrics_shown", "serve", "served", "url_of"]
 
 HOST = "127.0.0.1"
 PORT = 3210
@@ -24,16 +24,30 @@ PORT = 3210
 _BACKLOG = 2_048
 
 
-async def serve(loaded: Loaded, asgi: ASGIApp, host: str, port: int, root_path: str, *, worker: bool) -> None:
+async def serve(
+    loaded: Loaded,
+    asgi: ASGIApp,
+    host: str,
+    port: int,
+    root_path: str,
+    *,
+    worker: bool,
+    metrics_port: int | None,
+    log_format: LogFormat,
+) -> None:
     """Serves the app, and runs due functions if `worker`, until SIGTERM or SIGINT (rule A4)."""
     app = loaded.app
-    log_to_stderr()
-    app._parts.observer = log_failures
+    log_to_stderr(log_format)
+    app._observe(log_failures)
     with stop_requested() as stop, listen(host, port) as listening:
-        async with app if worker else app.client(), served(app, asgi, listening, root_path) as serving:
+        async with (
+            app if worker else app.client(),
+            metrics_shown(app, metrics_port) as showing,
+            served(app, asgi, listening, root_path) as serving,
+        ):
             what = "runs due functions" if worker else "runs no due functions"
             say(f"serves {loaded.name} on {url_of(listening)}, {what}, on {database_shown(app)} (pid {os.getpid()})")
-            await until_stopped(app, stop, *serving)
+            await until_stopped(app, stop, *serving, *showing)
             say_stopping(app, "stopping", "; a second signal stops at once")
     say("stopped")
 
@@ -55,6 +69,33 @@ async def served(
     finally:
         listener.stop(app._drain.total_seconds())
         await asyncio.gather(serving, app._stop(app._drain))
+
+
+@asynccontextmanager
+async def metrics_shown(app: App, port: int | None) -> AsyncIterator[Sequence[asyncio.Task[None]]]:
+    """Shows the app's metrics to whoever is on this machine, unless the port is None; gives the tasks that do.
+
+    Raises:
+        CommandError: It can't listen there, or what it takes is not installed.
+    """
+    if port is None:
+        yield []
+        return
+    metrics = app._count()
+    if metrics is None or not can_serve():
+        raise CommandError("--metrics-port takes pip install 'duly[server,metrics]'", exit_code=USAGE)
+    from duly.server.asgi import make_metrics_asgi  # noqa: PLC0415 (installed only if wanted)
+    from duly.server.listener import Listener  # noqa: PLC0415
+
+    with listen(HOST, port) as listening:
+        listener = Listener(make_metrics_asgi(metrics))
+        serving = asyncio.ensure_future(listener.serve(sockets=[listening]))
+        say(f"shows metrics on {url_of(listening)}/metrics")
+        try:
+            yield [serving]
+        finally:
+            listener.stop(0)
+            await asyncio.gather(serving, return_exceptions=True)
 
 
 def can_serve() -> bool:

@@ -1,43 +1,25 @@
 """`duly worker`: an executor that stops gracefully (rule A4)."""
 
-import logging
 import os
 
-from duly._model.event import Event, EventKind
 from duly.cli._load import Loaded
-from duly.cli._serve import database_shown, log_to_stderr, say, say_stopping, until_stopped
+from duly.cli._logs import LogFormat, log_failures, log_to_stderr
+from duly.cli._serve import database_shown, say, say_stopping, until_stopped
+from duly.cli._server import metrics_shown
 from duly.cli._signals import stop_requested
 
-__all__ = ["log_failures", "work"]
-
-_log = logging.getLogger("duly")
-
-_TOLD: dict[EventKind, str] = {
-    "failed": "failed",
-    "interrupted": "failed",
-    "retry": "is tried again later",
-    "parked": "waits",
-}
+__all__ = ["work"]
 
 
-async def work(loaded: Loaded) -> None:
+async def work(loaded: Loaded, metrics_port: int | None, log_format: LogFormat) -> None:
     """Runs due functions until SIGTERM or SIGINT."""
     app = loaded.app
-    log_to_stderr()
-    app._parts.observer = log_failures
+    log_to_stderr(log_format)
+    app._observe(log_failures)
     with stop_requested() as stop:
-        async with app:
+        async with app, metrics_shown(app, metrics_port) as showing:
             assert app._executor is not None
             say(f"worker {app._executor.worker} runs {loaded.name} on {database_shown(app)} (pid {os.getpid()})")
-            await until_stopped(app, stop)
+            await until_stopped(app, stop, *showing)
             say_stopping(app, "stopping", "; a second signal stops at once")
     say("stopped")
-
-
-def log_failures(event: Event) -> None:
-    """One line for what an operator wants to know of; the whole error is in the database."""
-    what = _TOLD.get(event.kind)
-    if what is None:
-        return
-    reason = (event.detail or "").partition("\n")[0]
-    _log.warning("%s %s: %s (%s)", event.path, what, reason, event.job_id)

@@ -3,11 +3,14 @@
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import WebSocketRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from duly._ground.clock import Clock
@@ -19,7 +22,10 @@ from duly.server.http import Api
 from duly.server.refusal import REFUSED, refuse
 from duly.server.sync import Sync
 
-__all__ = ["make_asgi"]
+if TYPE_CHECKING:
+    from duly._watch.metrics import Metrics  # installed only if wanted
+
+__all__ = ["make_asgi", "make_metrics_asgi"]
 
 # A page that is developed on this machine may call a server on this machine. Others have to be named: whoever runs a
 # server on loopback does not mean to open it to every page they look at.
@@ -38,6 +44,7 @@ def make_asgi(
     authenticator: Authenticator,
     clock: Clock,
     live: Callable[[], Live],
+    metrics: "Metrics | None",
 ) -> Starlette:
     """The ASGI app.
 
@@ -51,9 +58,22 @@ def make_asgi(
         authenticator: Tells who calls.
         clock: The door to time.
         live: The app's live queries, while it is open.
+        metrics: What counts what happens, if anything does.
     """
-    api = Api(calls, executor, name=name, authenticator=authenticator, clock=clock, live=live, max_body=max_body)
+    api = Api(
+        calls,
+        executor,
+        name=name,
+        authenticator=authenticator,
+        clock=clock,
+        live=live,
+        max_body=max_body,
+        metrics=metrics,
+    )
     sync = Sync(calls, live, authenticator)
+    if metrics is not None:
+        metrics.in_flight.append(calls.in_flight.__getitem__)
+        metrics.connections.append(lambda: len(sync.connections))
     cors = Middleware(
         CORSMiddleware,
         allow_origins=[origin.rstrip("/") for origin in cors_origins if origin != "*"],
@@ -77,6 +97,15 @@ def make_asgi(
     # A client does not expect its POST to be sent elsewhere.
     app.router.redirect_slashes = False
     return app
+
+
+def make_metrics_asgi(metrics: "Metrics") -> Starlette:
+    """An ASGI app that shows metrics to whoever asks, at `/metrics`."""
+
+    async def show(_request: Request) -> Response:
+        return Response(await metrics.text(), media_type=metrics.content_type)
+
+    return Starlette(routes=[Route("/metrics", show)])
 
 
 class _SingleSlashes:

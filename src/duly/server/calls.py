@@ -3,14 +3,15 @@
 import asyncio
 import logging
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, TypeVar
 
 from duly._call.registry import Function
 from duly._call.runner import Runner
 from duly._call.scope import CallChain, Pages
 from duly._ground.tasks import is_being_cancelled
-from duly._model.event import Event
+from duly._model.event import Answered, Event, Origin
 from duly._model.failure import describe_failure
 from duly._model.function import FunctionKind
 from duly._store.port import Transaction
@@ -37,6 +38,8 @@ __all__ = [
     "Success",
     "canonical_path",
 ]
+
+T = TypeVar("T")
 
 _log = logging.getLogger("duly")
 
@@ -106,6 +109,8 @@ class Calls:
     def __init__(self, runner: Callable[[], Runner], *, dev: bool = False) -> None:
         self._runner = runner
         self._dev = dev
+        # Calls that are not answered yet.
+        self.in_flight: Counter[FunctionKind] = Counter()
 
     @property
     def runner(self) -> Runner:
@@ -160,38 +165,78 @@ class Calls:
         runner, function = self.runner, prepared.function
         if function.kind == "query":
             return await runner.environment.store.read(lambda tx: self.look(prepared, caller, format, tx))
+        chain = CallChain(identity=caller.identity)
+
+        async def act() -> Success:
+            return self.success(function, await runner.act(chain, function, prepared.arguments()), format)
 
         async def body(tx: Transaction) -> tuple[Success, list[Event]]:
             result, events = await runner.mutate(chain, function, prepared.arguments(), tx)
             # In the transaction: a mutation whose result can't be sent has failed, and leaves no trace.
             return self.success(function, result, format), events
 
-        chain = CallChain(identity=caller.identity)
-        try:
-            if function.kind == "mutation":
-                return await runner.perform(function, body)
-            return self.success(function, await runner.act(chain, function, prepared.arguments()), format)
-        except BaseException as error:  # noqa: BLE001 (a function may raise anything)
-            return self.failure_in(function, error, format)
+        if function.kind == "mutation":
+            return await self.commit(function, body, format)
+        return await self._answer(function, act(), format)
+
+    async def commit(
+        self,
+        function: Function,
+        body: Callable[[Transaction], Awaitable[tuple[T, list[Event]]]],
+        format: Format = "convex_encoded_json",
+    ) -> T | Failure:
+        """Runs a body that runs a mutation, in a transaction of its own.
+
+        Raises:
+            ConflictError, StoreError: The store can't run it; the function is not to blame.
+        """
+        return await self._answer(function, self.runner.perform(function, body), format)
 
     async def look(
         self, prepared: Prepared, caller: Caller, format: Format, tx: Transaction, pages: Pages | None = None
     ) -> Outcome:
-        """Runs a query on a snapshot that is open.
+        """Runs a query on a snapshot that is open. `pages` is given where a client is subscribed to it.
 
         Raises:
             ConflictError, StoreError: The store can't run it; the function is not to blame.
         """
         function = prepared.function
-        try:
-            chain = CallChain(identity=caller.identity)
-            return self.success(
-                function, await self.runner.look(chain, function, prepared.arguments(), tx, pages), format
-            )
-        except BaseException as error:  # noqa: BLE001 (a function may raise anything)
-            return self.failure_in(function, error, format)
 
-    def failure_in(self, function: Function, error: BaseException, format: Format) -> Failure:
+        async def run() -> Success:
+            chain = CallChain(identity=caller.identity)
+            result = await self.runner.look(chain, function, prepared.arguments(), tx, pages)
+            return self.success(function, result, format)
+
+        return await self._answer(function, run(), format, "client" if pages is None else "subscription")
+
+    async def _answer(
+        self, function: Function, call: Awaitable[T], format: Format, origin: Origin = "client"
+    ) -> T | Failure:
+        """What a call comes to. Those who watch are told."""
+        environment = self.runner.environment
+        began = environment.clock.now_ms()
+        outcome: Answered = "abandoned"
+        self.in_flight[function.kind] += 1
+        try:
+            answer = await call
+            outcome = "success"
+            return answer
+        except BaseException as error:  # noqa: BLE001 (a function may raise anything)
+            if isinstance(error, (ConflictError, StoreError)):
+                outcome = "unavailable"
+            failure = self._failure_in(function, error, format)
+            outcome = "failed" if failure.data is None else "app_error"
+            return failure
+        finally:
+            self.in_flight[function.kind] -= 1
+            if environment.observer is not None:
+                now = environment.clock.now_ms()
+                took = now - began
+                environment.emit(
+                    Event("answered", function.path, now, None, function.kind, None, took, None, origin, outcome)
+                )
+
+    def _failure_in(self, function: Function, error: BaseException, format: Format) -> Failure:
         """Raises it again if it is not the function's, but the store's or that of whoever ends this task."""
         is_stores = isinstance(error, (ConflictError, StoreError)) and function.kind != "action"
         is_end = isinstance(error, asyncio.CancelledError) and is_being_cancelled()
@@ -236,9 +281,22 @@ class Calls:
                 detail = f"ReturnsValidationError: {error}"
             case _:
                 detail = f"Uncaught {describe_failure(error)}"
-        request_id = self.runner.environment.entropy.token(8).hex()
+        environment = self.runner.environment
+        request_id = environment.entropy.token(8).hex()
         is_ours = not isinstance(error, (AppError, CallError))
-        _log.log(logging.ERROR if is_ours else logging.INFO, "%s [Request ID: %s] %s", path, request_id, detail)
+        fields = {"function": path, "request_id": request_id, "error": detail}
+        _log.log(
+            logging.ERROR if is_ours else logging.INFO,
+            "%s [Request ID: %s] %s",
+            path,
+            request_id,
+            detail,
+            extra=fields,
+        )
+        if isinstance(error, CallError):
+            # The path is whatever the client made up.
+            refused = Event("answered", "", environment.clock.now_ms(), origin="client", outcome="refused")
+            environment.emit(refused)
         headline = f"[Request ID: {request_id}] Server Error"
         return Failure(f"{headline}\n{detail}" if self._dev else headline, data)
 

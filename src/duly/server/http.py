@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.requests import Request
@@ -22,6 +22,9 @@ from duly.server.messages import BadMessageError, Reader, encode_moment
 from duly.server.refusal import RefusedError
 from duly.server.snapshots import SnapshotGoneError, Snapshots, TooManySnapshotsError
 from duly.server.values import Format
+
+if TYPE_CHECKING:
+    from duly._watch.metrics import Metrics  # installed only if wanted
 
 __all__ = ["Api"]
 
@@ -50,6 +53,7 @@ class Api:
         clock: The door to time.
         live: The app's live queries, while it is open.
         max_body: In bytes.
+        metrics: What counts what happens, if anything does.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Api:
         clock: Clock,
         live: Callable[[], Live],
         max_body: int,
+        metrics: "Metrics | None",
     ) -> None:
         self._calls = calls
         self._executor = executor
@@ -70,6 +75,7 @@ class Api:
         self._live = live
         self._snapshots = Snapshots(lambda: calls.runner.environment.store, clock)
         self._max_body = max_body
+        self._metrics = metrics
 
     def routes(self) -> list[Route]:
         return [
@@ -89,6 +95,7 @@ class Api:
             Route("/", self._root),
             Route("/health", self._health),
             Route("/ready", self._ready),
+            Route("/metrics", self._show_metrics),
         ]
 
     async def _who(self, request: Request) -> Caller:
@@ -245,6 +252,15 @@ class Api:
         return _json(
             {"status": "ready" if ready else "not ready", "store": store, "worker": worker}, 200 if ready else 503
         )
+
+    async def _show_metrics(self, request: Request) -> Response:
+        """For Prometheus. They name internal functions, so they are for admins."""
+        metrics = self._metrics
+        if metrics is None:
+            raise RefusedError(404, "NotFound", "nothing is counted; that takes pip install 'duly[metrics]'")
+        if not (await self._who(request)).is_admin:
+            raise RefusedError(403, "Forbidden", "metrics are for admins: 'Authorization: Convex …'; or another port's")
+        return Response(await metrics.text(), media_type=metrics.content_type)
 
 
 # --- reading and writing --------------------------------------------------------------------------------------------

@@ -446,10 +446,8 @@ class _Connection:
             self._committing = True
             return (success, moment), events
 
-        try:
-            return await runner.perform(function, body)
-        except BaseException as error:  # noqa: BLE001 (a function may raise anything)
-            return self._calls.failure_in(function, error, "convex_encoded_json"), None
+        done = await self._calls.commit(function, body)
+        return (done, None) if isinstance(done, Failure) else done
 
     def _prepared(self, kind: Any, path: str, args: Any, caller: Caller) -> Prepared:
         try:

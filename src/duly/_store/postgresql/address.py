@@ -23,16 +23,18 @@ class Address:
         schema: The PostgreSQL schema that duly keeps to itself.
         pool: How many connections one process opens at most for reading and writing; two more are for its lease and
             for listening.
+        listen: Whether to listen for what others commit; otherwise they are asked, once a second.
     """
 
     conninfo: str
     where: str
     schema: str
     pool: int
+    listen: bool = True
 
     @classmethod
     def parse(cls, url: str) -> "Address":
-        """From `postgresql://user:password@host:port/name?schema=duly&pool=8`, and whatever else libpq takes.
+        """From `postgresql://user:password@host:port/name?schema=duly&pool=8&listen=no`, and what else libpq takes.
 
         Raises:
             StoreError: It says something that makes no sense.
@@ -41,12 +43,17 @@ class Address:
             parts = urlsplit(url)
         except ValueError as error:
             raise StoreError(f"the database URL is not understood: {error}; {_FORM}") from None
+        if parts.fragment or ("@" in parts.query and "@" not in parts.netloc):
+            raise StoreError(
+                "the database URL is not understood: in a password # is written %23, ? is %3F, / is %2F and @ is %40; "
+                f"{_FORM}"
+            )
         # What is libpq's goes there as it was written: it reads some signs otherwise than a browser does.
         theirs: list[str] = []
         ours: dict[str, str] = {}
         for option in filter(None, parts.query.split("&")):
             name, _, value = option.partition("=")
-            if name in ("schema", "pool"):
+            if name in ("schema", "pool", "listen"):
                 ours[name] = unquote(value)
             else:
                 theirs.append(option)
@@ -59,10 +66,12 @@ class Address:
         text = ours.get("pool", str(_POOL_DEFAULT))
         if not text.isdecimal() or int(text) < _POOL_MIN:
             raise StoreError(f"pool={text!r} in the database URL is no number of connections; give {_POOL_MIN} or more")
+        if ours.get("listen", "yes") not in ("yes", "no"):
+            raise StoreError(f"listen={ours['listen']!r} in the database URL is 'yes' or 'no'")
         conninfo = f"postgresql://{parts.netloc}{parts.path}{'?' if theirs else ''}{'&'.join(theirs)}"
         # One host or several, each with its port or without.
         hosts = parts.netloc.rpartition("@")[2]
-        return cls(conninfo, f"postgresql://{hosts}{parts.path}", schema, int(text))
+        return cls(conninfo, f"postgresql://{hosts}{parts.path}", schema, int(text), ours.get("listen") != "no")
 
 
 _FORM = "it is of the form postgresql://user:password@host:5432/name"

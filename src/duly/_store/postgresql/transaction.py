@@ -10,7 +10,7 @@ import psycopg
 from duly._model.changes import Changes
 from duly._model.job import Job, JobKind, JobState
 from duly._model.schema import Index
-from duly._store.port import Entry, Position, Rescued, StoredIndex
+from duly._store.port import Entry, Position, Rescued, StoredIndex, Tally
 from duly._store.postgresql.exchange import Exchange
 from duly._store.postgresql.faults import translate
 from duly._store.postgresql.shared import Catalog
@@ -124,8 +124,11 @@ class PostgreSQLTransaction(Exchange):
         self._refuse()
         self.flush(for_write=True)
         self._known.clear()
-        self._handed_over = True
-        return await self._ask(name, *parameters)
+        wrote, self._handed_over = self._handed_over, True
+        rows = await self._ask(name, *parameters)
+        if name.endswith("_prune") and not rows:
+            self._handed_over = wrote
+        return rows
 
     async def remember_table(self, tag: str, name: str) -> None:
         if self._shared.tables.get(tag) == name:
@@ -198,6 +201,9 @@ class PostgreSQLTransaction(Exchange):
 
     async def count_jobs(self, after: str, before: str) -> int:
         return cast("int", (await self._look_up("jobs_count", after, before))[0][0])
+
+    async def tally_jobs(self, now: float, limit: int) -> list[Tally]:
+        return [Tally._make(row) for row in await self._look_up("jobs_tally", now, limit)]
 
     async def due_jobs(self, kind: JobKind, now: float, limit: int) -> list[Job]:
         if self._claims:
@@ -282,9 +288,7 @@ class PostgreSQLTransaction(Exchange):
         return Rescued(rescued, None if look_again == math.inf else look_again)
 
     async def prune_jobs(self, completed_before: float, limit: int) -> int:
-        wrote = self.wrote
         rows = await self._write("jobs_prune", completed_before, limit)
-        self._handed_over = wrote or bool(rows)
         if self.changes is not None:
             self.changes.add_ids(id for (id,) in rows)
         return len(rows)

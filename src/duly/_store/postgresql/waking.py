@@ -102,10 +102,9 @@ class Waking:
             return
         self._listening = True
         loop = asyncio.get_running_loop()
-        self._tasks |= {
-            loop.create_task(self._listen(), name="duly listen"),
-            loop.create_task(self._poll(), name="duly poll"),
-        }
+        self._tasks.add(loop.create_task(self._poll(), name="duly poll"))
+        if self._address.listen:
+            self._tasks.add(loop.create_task(self._listen(), name="duly listen"))
 
     async def stop(self) -> None:
         tasks = set(self._tasks)

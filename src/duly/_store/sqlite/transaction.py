@@ -14,7 +14,7 @@ from duly._model.changes import Changes
 from duly._model.job import Job, JobKind, JobState
 from duly._model.schema import Index
 from duly._store.buffered import BufferedTransaction
-from duly._store.port import Entry, Position, Rescued, Savepoint, StoredIndex
+from duly._store.port import Entry, Position, Rescued, Savepoint, StoredIndex, Tally
 from duly._store.sqlite.faults import translate
 from duly._store.sqlite.user_sql import mistake_of, run
 from duly._store.statements import statements_of
@@ -190,6 +190,9 @@ class SQLiteTransaction(BufferedTransaction):
 
     async def count_jobs(self, after: str, before: str) -> int:
         return cast("int", (await self._look_up("jobs_count", after, before))[0][0])
+
+    async def tally_jobs(self, now: float, limit: int) -> list[Tally]:
+        return [Tally._make(row) for row in await self._look_up("jobs_tally", now, limit)]
 
     async def due_jobs(self, kind: JobKind, now: float, limit: int) -> list[Job]:
         return await self._scan_known("jobs_due", (kind, now, limit))

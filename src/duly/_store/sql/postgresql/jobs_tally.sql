@@ -1,0 +1,26 @@
+-- How many scheduled functions there are in each state, none counted further than $2, and since when the first of them
+-- is due. Pending ones are those that are due at $1, those for later, and parked ones. Each number is one of entries of
+-- an index that holds little else, so that it costs the same however many rows there are.
+SELECT 'due', 'mutation', count(*), min(due) FROM (
+  SELECT due FROM {schema}.scheduled_functions
+  WHERE kind = 'mutation' AND state = 'pending' AND NOT parked AND due <= $1 ORDER BY due LIMIT $2
+) AS counted UNION ALL SELECT 'due', 'action', count(*), min(due) FROM (
+  SELECT due FROM {schema}.scheduled_functions
+  WHERE kind = 'action' AND state = 'pending' AND NOT parked AND due <= $1 ORDER BY due LIMIT $2
+) AS counted UNION ALL SELECT 'later', 'mutation', count(*), min(due) FROM (
+  SELECT due FROM {schema}.scheduled_functions
+  WHERE kind = 'mutation' AND state = 'pending' AND NOT parked AND due > $1 ORDER BY due LIMIT $2
+) AS counted UNION ALL SELECT 'later', 'action', count(*), min(due) FROM (
+  SELECT due FROM {schema}.scheduled_functions
+  WHERE kind = 'action' AND state = 'pending' AND NOT parked AND due > $1 ORDER BY due LIMIT $2
+) AS counted UNION ALL SELECT 'parked', NULL, count(*), NULL FROM (
+  SELECT 1 FROM {schema}.scheduled_functions WHERE state = 'pending' AND parked LIMIT $2
+) AS counted UNION ALL SELECT 'inProgress', 'action', count(*), NULL FROM (
+  SELECT 1 FROM {schema}.scheduled_functions WHERE state = 'inProgress' LIMIT $2
+) AS counted UNION ALL SELECT 'failed', NULL, count(*), NULL FROM (
+  SELECT 1 FROM {schema}.scheduled_functions
+  WHERE state = 'failed' AND state IN ('inProgress', 'failed', 'canceled') LIMIT $2
+) AS counted UNION ALL SELECT 'canceled', NULL, count(*), NULL FROM (
+  SELECT 1 FROM {schema}.scheduled_functions
+  WHERE state = 'canceled' AND state IN ('inProgress', 'failed', 'canceled') LIMIT $2
+) AS counted;
