@@ -1,5 +1,6 @@
 """The feed of what commits wrote: complete, for those who follow, whoever committed and in whatever order."""
 
+import asyncio
 from typing import Any
 
 import psycopg
@@ -164,6 +165,20 @@ async def test_a_transaction_that_commits_after_later_ones_is_not_missed(
     place, found = await store.read(lambda tx: tx.changes_since(place))
     assert found.ids == {"slow"}
     assert not (await changes(store, place)).ids
+    await store.close()
+
+
+async def test_who_has_not_followed_for_a_while_waits_for_those_who_do_not_know(postgresql_url: str) -> None:
+    store = make_store(postgresql_url, SystemClock())
+    await store.open([])
+    await store.follow("f", 0)
+    with psycopg.connect(postgresql_url) as slow:
+        slow.execute("SELECT pg_current_xact_id()")
+        following = asyncio.ensure_future(store.follow("f", 60))
+        done, _ = await asyncio.wait({following}, timeout=0.3)
+        assert not done
+        slow.commit()
+        await following
     await store.close()
 
 
