@@ -19,7 +19,7 @@ import orjson
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from duly._call.scope import CallChain, Pages
-from duly._ground.clock import Clock
+from duly._ground.clock import Clock, Timer
 from duly._live.live import Live, LiveQuery
 from duly._model.event import Event
 from duly._model.function import FunctionKind
@@ -49,6 +49,8 @@ _UNSENT_BYTES_MAX = 16 << 20
 _UNDONE_BYTES_MAX = 64 << 20
 # A client with many mutations to run sees what they did after so long at most; until then they don't wait.
 _UNSHOWN_S = 0.05
+# How long what a client sends in one go may be under way.
+_BURST_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,9 @@ class _Connection:
         self._more_unsent, self._room = asyncio.Event(), asyncio.Event()
         self._room.set()
         self._dirty = asyncio.Event()
+        # A client that is back repeats at once what it has no answer to. The answers come before what is to be seen.
+        self._back, self._mutating = False, False
+        self._burst: Timer | None = None
         # A mutation of this connection is being committed, and not answered yet: its effects are not to be shown.
         self._committing = False
         self._answered = asyncio.Event()
@@ -216,8 +221,8 @@ class _Connection:
             self._room.set()
             for watched in self._queries.values():
                 self._forget(watched)
-            if self._expiry is not None:
-                self._expiry.cancel()
+            for timer in filter(None, (self._expiry, self._burst)):
+                timer.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         await self._close(next((one.exception() for one in done if not one.cancelled()), None))
 
@@ -337,6 +342,13 @@ class _Connection:
             if seen > self._clock.now_ms() * 1_000_000 + _AHEAD_NS:
                 raise _ClosedError(1011, "InternalServerError: the client has seen a moment that is yet to come")
             self._live.pass_by(seen)
+        if message.fields.get("connectionCount") not in (None, 0):
+            self._back = True
+            self._burst = self._clock.call_later(_BURST_S, self._end_burst)
+
+    def _end_burst(self) -> None:
+        self._burst = None
+        self._dirty.set()
 
     # Queries.
 
@@ -405,6 +417,9 @@ class _Connection:
                 await self._answered.wait()
                 self._dirty.set()
                 continue
+            if self._back and (self._burst is not None or self._mutating or self._mutations):
+                continue  # each answer wakes us
+            self._back = False
             if any(watched.latest is None for watched in self._queries.values()):
                 continue  # comes soon, and wakes us
             floor = max(self._floor, self._told[2])
@@ -478,7 +493,7 @@ class _Connection:
         while True:
             await self._more_mutations.wait()
             await self._room.wait()
-            if self._must and self._clock.monotonic() - self._must_since > _UNSHOWN_S:
+            if self._must and not self._back and self._clock.monotonic() - self._must_since > _UNSHOWN_S:
                 # One commit after the other would leave no moment at which all that is committed is answered.
                 await self._shown.wait()
             if not self._mutations:
@@ -489,8 +504,10 @@ class _Connection:
             session.users += 1
             try:
                 async with session.lock:
+                    self._mutating = True
                     await self._mutate_one(self._mutations.popleft())
             finally:
+                self._mutating = False
                 session.users -= 1
                 if not session.users:
                     del self._sync.sessions[self._session]
