@@ -40,6 +40,8 @@ _REQUEST_ID = re.compile(r"\[Request ID: [0-9a-f]+\]")
 _AHEAD_NS = 60 * 1_000_000_000
 # A client that does not read what it is sent gets no more mutations run.
 _UNSENT_MAX = 100
+# A client with many mutations to run sees what they did after so long at most; until then they don't wait.
+_UNSHOWN_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,8 @@ class _Connection:
         # The next transition is of this moment or later.
         self._floor = 0
         self._must = False
+        self._must_since = 0.0
+        self._shown = asyncio.Event()
         self._queries: dict[int, _Watched] = {}
         self._removed: list[int] = []
         self._mutations: deque[tuple[int, str, Any, Caller]] = deque()
@@ -322,7 +326,9 @@ class _Connection:
 
     def _require(self, moment: int = 0) -> None:
         """The client waits for a transition, also if nothing changes."""
-        self._must = True
+        if not self._must:
+            self._must, self._must_since = True, self._clock.monotonic()
+            self._shown.clear()
         self._floor = max(self._floor, moment)
         self._dirty.set()
 
@@ -354,6 +360,7 @@ class _Connection:
         moment = self._live.as_of if self._queries else max(self._live.stamp(), self._floor, self._told[2])
         told, self._told = self._told, (self._asked[0], self._asked[1], moment)
         self._must = False
+        self._shown.set()
         self._removed.clear()
         self._send({
             "type": "Transition",
@@ -394,6 +401,9 @@ class _Connection:
         while True:
             await self._more_mutations.wait()
             await self._room.wait()
+            if self._must and self._clock.monotonic() - self._must_since > _UNSHOWN_S:
+                # One commit after the other would leave no moment at which all that is committed is answered.
+                await self._shown.wait()
             if not self._mutations:
                 self._more_mutations.clear()
                 continue
