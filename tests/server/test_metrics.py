@@ -262,7 +262,7 @@ async def test_metrics_are_for_admins(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize("installed", [True, False])
 async def test_off_nothing_is_observed(app: duly.App, installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not installed:
-        monkeypatch.setattr("duly._app.find_spec", lambda _: None)
+        monkeypatch.setattr("duly._watch.installed.find_spec", lambda _: None)
     transport = httpx.ASGITransport(app.asgi(metrics=not installed))
     async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
         assert (await client.get("/metrics")).status_code == 404

@@ -538,12 +538,11 @@ class _Connection:
         session, runner, function = self._session, self._calls.runner, prepared.function
         assert session is not None, "Connect comes first"
 
-        async def body(tx: Transaction) -> tuple[tuple[Success, str], list[Event]]:
+        async def body(chain: CallChain, tx: Transaction) -> tuple[tuple[Success, str], list[Event]]:
             recorded = await tx.get_client_request(session, call.request)
             if recorded is not None:
                 moment, _, value = recorded.partition(" ")
                 return (Success(value), moment), []
-            chain = CallChain(identity=call.caller.identity)
             result, events = await runner.mutate(chain, function, prepared.arguments(), tx)
             success = self._calls.success(function, result)
             moment = encode_moment(self._live.stamp())
@@ -551,7 +550,7 @@ class _Connection:
             self._committing = True
             return (success, moment), events
 
-        done = await self._calls.commit(function, body)
+        done = await self._calls.commit(function, call.caller, body)
         return (done, None) if isinstance(done, Failure) else done
 
     def _prepared(self, kind: FunctionKind, call: _Call) -> Prepared:
