@@ -4,14 +4,13 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
-from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from duly._call.registry import Registry
 from duly._call.runner import Runner
 from duly._call.scheduler import Scheduler
-from duly._call.scope import FROM_OUTSIDE, Environment
+from duly._call.scope import FROM_OUTSIDE, CallChain, Environment
 from duly._ground.clock import Clock, SystemClock
 from duly._ground.entropy import Entropy, SystemEntropy
 from duly._ground.ids import IdMaker, SharedIdMaker
@@ -23,6 +22,7 @@ from duly._model.options import distinct, positive
 from duly._model.provider import JWTProvider
 from duly._store.open import make_store
 from duly._store.port import Lease, Store
+from duly._watch.installed import make_metrics, make_tracer
 from duly._work.executor import Executor
 from duly._work.lease import Keeper, LeaseKeeper
 from duly.errors import AppNotOpenError, DulyError
@@ -60,6 +60,7 @@ class Parts:
         strict: Whether a mutation that waits for the world is an error rather than a warning (rule T3).
         store: Makes the store from the database URL.
         keep: Makes what renews a worker's lease.
+        tracer_provider: Of OpenTelemetry; default: the one that the program has set up, if it has.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Parts:
         strict: bool = False,
         store: Any = make_store,
         keep: Callable[[Lease, float], Keeper] = LeaseKeeper,
+        tracer_provider: Any = None,
     ) -> None:
         self.clock = clock or SystemClock()
         self.entropy = entropy or SystemEntropy()
@@ -78,6 +80,7 @@ class Parts:
         self.strict = strict
         self.make_store = store
         self.keep = keep
+        self.tracer_provider = tracer_provider
 
 
 class App:
@@ -288,6 +291,7 @@ class App:
             mutation_timeout_s=self._mutation_timeout.total_seconds(),
             foreign_wait="error" if parts.strict else "warn",
             observer=observer,
+            tracer=make_tracer(parts.tracer_provider),
         )
 
     def _observe(self, observer: Observer) -> None:
@@ -299,13 +303,12 @@ class App:
 
     def _count(self) -> "Metrics | None":
         """Counts what happens from now on, for whoever asks; None if what it takes is not installed."""
-        if self._metrics is None and find_spec("prometheus_client") is not None:
-            from duly._watch.metrics import Metrics  # noqa: PLC0415 (installed only if wanted)
-
-            self._metrics = Metrics(
+        if self._metrics is None:
+            self._metrics = make_metrics(
                 lambda: self._running().environment.store, lambda: self._live, lambda: self._executor
             )
-            self._observe(self._metrics.observe)
+            if self._metrics is not None:
+                self._observe(self._metrics.observe)
         return self._metrics
 
     def _enlist(self) -> Environment:
@@ -375,6 +378,11 @@ class App:
 
     # Calling.
 
+    def _chain(self) -> CallChain:
+        """Of a call from Python: what it schedules belongs to what the caller is tracing, if anything."""
+        tracer = self._running().environment.tracer
+        return FROM_OUTSIDE if tracer is None else CallChain(trace=tracer.current())
+
     @overload
     async def query(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
@@ -396,7 +404,7 @@ class App:
         Example:
             order = await app.query(get_order, order_id=order_id)
         """
-        return await self._running().query(FROM_OUTSIDE, function, args, kwargs)
+        return await self._running().query(self._chain(), function, args, kwargs)
 
     @overload
     async def mutation(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -420,7 +428,7 @@ class App:
         Example:
             order_id = await app.mutation(create_order, items=["tea"])
         """
-        return await self._running().mutation(FROM_OUTSIDE, function, args, kwargs)
+        return await self._running().mutation(self._chain(), function, args, kwargs)
 
     @overload
     async def action(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -444,7 +452,7 @@ class App:
         Example:
             await app.action(send_confirmation, order_id=order_id)
         """
-        return await self._running().action(FROM_OUTSIDE, function, args, kwargs)
+        return await self._running().action(self._chain(), function, args, kwargs)
 
     @overload
     def subscribe(
@@ -476,7 +484,7 @@ class App:
         """
         runner = self._running()
         known, stored = runner.prepare_stored("query", function, args, kwargs)
-        return subscribe(self._running_live(), runner, FROM_OUTSIDE, known, stored)
+        return subscribe(self._running_live(), runner, self._chain(), known, stored)
 
     @property
     def scheduler(self) -> Scheduler:
@@ -485,4 +493,4 @@ class App:
         Example:
             await app.scheduler.run_after(timedelta(hours=1), remind, order_id=order_id)
         """
-        return self._running().scheduler(FROM_OUTSIDE)
+        return self._running().scheduler(self._chain())

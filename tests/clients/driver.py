@@ -117,8 +117,12 @@ class Driver:
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         self._process.stdin.write(f"{dumps({'id': number, 'command': command, **parameters})}\n".encode())
-        async with asyncio.timeout(PATIENCE_S):
-            return await answer
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await answer
+        except TimeoutError as error:
+            error.add_note(f"no answer to {command} {parameters}")
+            raise
 
     def subscription(self, client: "Client") -> "Subscription":
         subscription = Subscription(client, next(self._numbers))
@@ -268,9 +272,9 @@ def npm_driver() -> Driver:
     return Driver(NODE, HERE / "driver.mjs", packages())
 
 
-def browser_driver() -> Driver:
-    """A browser with the page of `page.jsx`. It has commands of its own: see `browser.mjs`."""
-    return Driver(NODE, HERE / "browser.mjs", packages(), chromium())
+def browser_driver(*site: Path) -> Driver:
+    """A browser with `page.jsx`, or with the files of a folder. It has commands of its own: see `browser.mjs`."""
+    return Driver(NODE, HERE / "browser.mjs", packages(), chromium(), *site)
 
 
 def python_driver() -> Driver:

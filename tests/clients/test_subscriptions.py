@@ -101,6 +101,16 @@ async def test_an_optimistic_update_does_not_flicker(server: Server, npm: Driver
     assert_responses_come_first(relay)
 
 
+async def test_a_client_sees_how_far_its_queue_of_mutations_has_come(server: Server, npm: Driver, channel: str) -> None:
+    client = await npm.open(server.url)
+    messages = await client.subscribe("chat:history", {"channel": channel})
+    assert await anext(messages) == []
+    await asyncio.gather(*(send(client, channel, str(number)) for number in range(200)))
+    lengths = [len(value) for value in messages.seen]
+    assert lengths == sorted(lengths)
+    assert len(lengths) > 5, lengths
+
+
 def assert_responses_come_first(relay: Relay) -> None:
     """A mutation is answered before a Transition shows what it did: the rule behind it."""
     shown = 0
@@ -164,6 +174,19 @@ async def test_what_a_query_did_not_read_does_not_send_it_again(
     assert len(relay.of("server", "Transition")) == sent
     await send(other, channel, "here")
     assert bodies(await anext(messages)) == ["here"]
+
+
+async def test_who_reads_slowly_is_spared_what_is_past(server: Server, npm: Driver, relay: Relay, channel: str) -> None:
+    reader, writer = await npm.open(relay.url), await npm.open_http(server.url)
+    messages = await reader.subscribe("chat:history", {"channel": channel})
+    assert await anext(messages) == []
+    relay.stall()
+    count = 40
+    await send(writer, channel, *("x" * 100_000 for _ in range(count)))
+    relay.heal()
+    await messages.until(lambda value: len(value) == count)
+    # What fits into the buffers on the way, and the last.
+    assert len(messages.seen) < count / 2
 
 
 async def test_a_client_asks_once_for_what_it_has_many_listeners_to(server: Server, npm: Driver, channel: str) -> None:

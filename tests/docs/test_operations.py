@@ -230,7 +230,7 @@ def commands(text: str) -> list[str]:
 def test_what_the_page_shows_is_run() -> None:
     """No other kind of block holds a command or a statement."""
     kinds = set(re.findall(r"^```(\w+)$", PAGE, re.MULTILINE))
-    assert kinds == {"sql", "console", "ini", "sh"}
+    assert kinds == {"sql", "console", "ini", "sh", "yaml"}
 
 
 # --- its roles ------------------------------------------------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -260,14 +262,14 @@ async def test_metrics_are_for_admins(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize("installed", [True, False])
 async def test_off_nothing_is_observed(app: duly.App, installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not installed:
-        monkeypatch.setattr("duly._app.find_spec", lambda _: None)
+        monkeypatch.setattr("duly._watch.installed.find_spec", lambda _: None)
     transport = httpx.ASGITransport(app.asgi(metrics=not installed))
     async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
         assert (await client.get("/metrics")).status_code == 404
     assert app._running().environment.observer is None
 
 
-async def test_apps_count_apart(tmp_path: Any) -> None:
+async def test_apps_count_apart(tmp_path: Path) -> None:
     pages: list[Page] = []
     for name in ("one", "two"):
         app = duly.App(__name__, database=f"sqlite:///{tmp_path / name}.db")
@@ -278,3 +280,15 @@ async def test_apps_count_apart(tmp_path: Any) -> None:
             await app.scheduler.run_after(LATER_MS, send, item=name)
             pages.append(Page((await metrics.text()).decode()))
     assert [page.value("duly_scheduled_total") for page in pages] == [1, 1]
+
+
+async def test_the_page_names_all_metrics_and_no_others(app: duly.App) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `(duly_\w+)` \|", page, re.MULTILINE))
+    metrics = app._count()
+    assert metrics is not None
+    families = text_string_to_metric_families((await metrics.text()).decode())
+    told = {family.name + ("_total" if family.type == "counter" else "") for family in families}
+    (alerts,) = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"\bduly_\w+", alerts)) <= named
+    assert named == {name for name in told if name.startswith("duly_") and not name.endswith("_created")}

@@ -289,3 +289,24 @@ async def test_who_never_says_connect_is_sent_away(file_database: str) -> None:
         await clock.advance(31)
         closed = await wire.until_closed()
         assert (closed.code, closed.reason) == (1008, "NoConnectMessage")
+
+
+async def test_what_a_client_that_is_back_repeats_is_answered_before_its_effects_are_shown(app: duly.App) -> None:
+    """Also where the result is there at once, because others watch it, and the repetition comes a little later."""
+    asgi = app.asgi()
+    async with wired(asgi) as mate, wired(asgi) as cut, wired(asgi) as back:
+        mate.connect()
+        mate.add(0, "app:texts")
+        assert (await mate.message())["modifications"][0]["value"] == []
+        cut.connect(sessionId="one-and-the-same")
+        cut.mutate(7, "app:write", text="tea")
+        answer = await cut.message_of("MutationResponse")
+        assert (await mate.message())["modifications"][0]["value"] == ["tea"]
+
+        back.connect(sessionId="one-and-the-same", connectionCount=1)
+        back.add(0, "app:texts")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        back.mutate(7, "app:write", text="tea")
+        assert await back.message() == answer
+        assert (await back.message())["modifications"][0]["value"] == ["tea"]

@@ -68,7 +68,7 @@ class Wire:
         self._to_server.put_nowait({"type": "websocket.receive", "bytes": content})
 
     def connect(self, **fields: Any) -> None:
-        self.send("Connect", sessionId=self.session, connectionCount=0, lastCloseReason=None, **fields)
+        self.send("Connect", **{"sessionId": self.session, "connectionCount": 0, "lastCloseReason": None} | fields)
 
     def add(self, id: int, path: str, version: int = 1, **args: Any) -> None:
         """Adds a query, as the step of the query set to `version`."""

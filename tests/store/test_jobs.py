@@ -27,7 +27,7 @@ LONG = json.dumps({"text": "ä" * 40_000, "escaped": "\0\"'\\"})
         new_job(due=None, state="canceled", completed_time=NOW),
         new_job(name="admin/users:remove", args='{"name":"Zoë \\u0000 🍵"}'),
         new_job(args=LONG),
-        new_job(pending_reason="why", parked=True, refused="a b"),
+        new_job(pending_reason="why", parked=True, refused="a b", trace="00-1-2-01"),
     ],
     ids=["plain", "times", "canceled", "unicode", "long", "refused"],
 )

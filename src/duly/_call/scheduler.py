@@ -190,12 +190,15 @@ class Scheduler:
         scope.usage.schedule(len(text.encode()) if not text.isascii() else len(text))
         canceled = self._chain.is_action and await self._is_cut_off(scope)
         job_id: Id[ScheduledFunction] = scope.environment.ids.make(SYSTEM_TAG, scope.now_ms)
+        trace = self._chain.trace
         if canceled:
-            job = Job(job_id, path, kind, "canceled", None, requested, None, now, 0, None, None, None, text)
+            job = Job(
+                job_id, path, kind, "canceled", None, requested, None, now, 0, None, None, None, text, trace=trace
+            )
         else:
             # A time in the past queues behind what is already overdue (rule S6).
             due = max(requested, now)
-            job = Job(job_id, path, kind, "pending", due, requested, None, None, 0, None, None, None, text)
+            job = Job(job_id, path, kind, "pending", due, requested, None, None, 0, None, None, None, text, trace=trace)
         await scope.tx.insert_job(job)
         if scope.environment.observer is not None:
             scope.events.append(Event("canceled" if canceled else "scheduled", path, now, job_id, kind, due_ms=job.due))

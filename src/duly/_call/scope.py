@@ -17,6 +17,7 @@ from duly._model.event import Event, Observer
 from duly._model.identity import Identity
 from duly._model.job import ScheduledFunction
 from duly._model.limits import Usage
+from duly._model.tracing import Tracer
 from duly._store.port import Store, Transaction
 from duly.errors import DulyError, LimitError
 
@@ -42,6 +43,7 @@ class Environment:
     mutation_timeout_s: float
     foreign_wait: Literal["warn", "error"] = "warn"
     observer: Observer | None = None
+    tracer: Tracer | None = None
 
     def emit(self, *events: Event) -> None:
         if self.observer is not None:
@@ -55,11 +57,12 @@ class Environment:
 
 class CallChain(NamedTuple):
     """Who began: the scheduled function at the root, if any, and whether it is an action (rules C2 and C4); or who is
-    known to have called, which is never both (rule S11)."""
+    known to have called, which is never both (rule S11). `trace` is the span that what is scheduled is linked to."""
 
     job_id: Id[ScheduledFunction] | None = None
     is_action: bool = False
     identity: Identity | None = None
+    trace: str | None = None
 
 
 FROM_OUTSIDE = CallChain()

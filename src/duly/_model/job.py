@@ -94,7 +94,8 @@ class Job(NamedTuple):
 
     `attempts` counts the attempts that were begun and recorded, and is the fence: an outcome is only written while it
     still is what it was when the attempt began. `parked`: no code that looked at it could run it. `refused` holds the
-    fingerprints, with spaces between them, of the signatures that do not take its arguments.
+    fingerprints, with spaces between them, of the signatures that do not take its arguments. `trace` is the span of the
+    call that scheduled it, as a W3C traceparent.
     """
 
     id: Id[ScheduledFunction]
@@ -112,6 +113,7 @@ class Job(NamedTuple):
     args: str
     parked: bool = False
     refused: str = ""
+    trace: str | None = None
 
 
 def start(job: Job, now: float, worker: str) -> Job:
@@ -145,6 +147,7 @@ def settle(job: Job, after: JobState, now: float, error: str | None, started: fl
         error,
         None,
         job.args,
+        trace=job.trace,
     )
 
 

@@ -155,22 +155,33 @@ class Actions:
     async def _run(self, job: Job, function: Function, arguments: dict[str, object]) -> None:
         """Run, decide, record."""
         began = self._environment.clock.now_ms()
-        state: JobState = "success"
-        error: str | None = None
+        tracer = self._environment.tracer
+        if tracer is None:
+            error = await self._act(job, function, arguments)
+        else:
+            with tracer.scheduled(job.name, "action", job.id, job.attempts, job.trace) as span:
+                error = await self._act(job, function, arguments, span.trace)
+                if error is not None:
+                    span.fail(error)
+        self._recording.add(asyncio.current_task())
+        if not self._abandoned:
+            await self._record(job, "success" if error is None else "failed", began, error)
+
+    async def _act(
+        self, job: Job, function: Function, arguments: dict[str, object], trace: str | None = None
+    ) -> str | None:
+        """What went wrong, if anything did."""
         try:
-            await self._runner.act(CallChain(Id(job.id), is_action=True), function, arguments)
+            await self._runner.act(CallChain(Id(job.id), is_action=True, trace=trace), function, arguments)
         except asyncio.CancelledError as cancelled:
             stopping = asyncio.current_task()
             if stopping is not None and stopping.cancelling():
-                state, error = "failed", INTERRUPTED
                 stopping.uncancel()  # the outcome is still to be recorded
-            else:
-                state, error = "failed", describe_failure(cancelled)
+                return INTERRUPTED
+            return describe_failure(cancelled)
         except BaseException as raised:  # noqa: BLE001 (also SystemExit and the like: it is the function's failure)
-            state, error = "failed", describe_failure(raised)
-        self._recording.add(asyncio.current_task())
-        if not self._abandoned:
-            await self._record(job, state, began, error)
+            return describe_failure(raised)
+        return None
 
     async def _record(self, job: Job, state: JobState, began: float, error: str | None) -> None:
         """Writes the outcome, and does not give up while the process lives (rule A2).

@@ -1,6 +1,7 @@
 """Running scheduled mutations: effects and `success` are one commit (rules M1 to M3)."""
 
 import asyncio
+from functools import partial
 
 from duly._call.registry import Function
 from duly._call.runner import Runner
@@ -11,6 +12,7 @@ from duly._model.backoff import FAULT
 from duly._model.event import Event
 from duly._model.failure import describe_failure
 from duly._model.job import Job
+from duly._model.tracing import Tracer
 from duly._store.port import Transaction
 from duly._work.due import due_for, next_due_for, parked_for
 from duly._work.fit import accept
@@ -74,6 +76,7 @@ class Mutations:
         most, group_s = (_DUE_SUSPENDING_MAX, _GROUP_SUSPENDING_S) if tx.suspends else (_DUE_MAX, _GROUP_S)
         limit = min(self._group_max, self._batch, most)
         events: list[Event] = []
+        run = self._run if environment.tracer is None else partial(self._traced, environment.tracer)
         parked = await parked_for(tx, environment.registry, "mutation")
         started: float | None = None
         while True:
@@ -84,7 +87,7 @@ class Mutations:
                 if number and await tx.get_job_state(job.id) != "pending":
                     continue  # cancelled by one before it: it is not to run at all (rule C1)
                 begun.append(job)
-                events += await self._run(tx, job, function)
+                events += await run(tx, job, function)
                 if len(begun) >= self._group_max or clock.monotonic() - started > group_s:
                     self._batch = min(2 * len(begun), most)
                     return Looked(True, None, events)
@@ -92,7 +95,15 @@ class Mutations:
                 return Looked(False, await next_due_for(tx, environment.registry, "mutation", parked), events)
             limit = self._batch = min(2 * limit, most)
 
-    async def _run(self, tx: Transaction, job: Job, function: Function) -> list[Event]:
+    async def _traced(self, tracer: Tracer, tx: Transaction, job: Job, function: Function) -> list[Event]:
+        with tracer.scheduled(job.name, "mutation", job.id, job.attempts + 1, job.trace) as span:
+            events = await self._run(tx, job, function, span.trace)
+            for event in events:
+                if event.job_id == job.id and event.detail is not None:
+                    span.fail(event.detail)
+        return events
+
+    async def _run(self, tx: Transaction, job: Job, function: Function, trace: str | None = None) -> list[Event]:
         """Run, decide, record; in the transaction that is open, and all or nothing but for the record."""
         environment = self._environment
         started = environment.clock.now_ms()
@@ -103,7 +114,7 @@ class Mutations:
             if arguments is None:
                 await tx.release(savepoint)
                 return unfit
-            _, events = await self._runner.mutate(CallChain(Id(job.id)), function, arguments, tx)
+            _, events = await self._runner.mutate(CallChain(Id(job.id), trace=trace), function, arguments, tx)
             if tx.fault is not None:
                 raise tx.fault
             now = environment.clock.now_ms()

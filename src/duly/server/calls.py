@@ -5,6 +5,8 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from duly._call.registry import Function
@@ -14,6 +16,7 @@ from duly._ground.tasks import is_being_cancelled
 from duly._model.event import Answered, Event, Origin
 from duly._model.failure import describe_failure
 from duly._model.function import FunctionKind
+from duly._model.tracing import Span
 from duly._store.port import Transaction
 from duly.errors import (
     AppError,
@@ -163,26 +166,27 @@ class Calls:
             ConflictError, StoreError: The store can't run a query or mutation; the function is not to blame.
         """
         runner, function = self.runner, prepared.function
-        if function.kind == "query":
-            return await runner.environment.store.read(lambda tx: self.look(prepared, caller, format, tx))
-        chain = CallChain(identity=caller.identity)
 
-        async def act() -> Success:
+        async def read(chain: CallChain) -> Success:
+            return await runner.environment.store.read(lambda tx: self._query(chain, prepared, format, tx))
+
+        async def act(chain: CallChain) -> Success:
             return self.success(function, await runner.act(chain, function, prepared.arguments()), format)
 
-        async def body(tx: Transaction) -> tuple[Success, list[Event]]:
+        async def body(chain: CallChain, tx: Transaction) -> tuple[Success, list[Event]]:
             result, events = await runner.mutate(chain, function, prepared.arguments(), tx)
             # In the transaction: a mutation whose result can't be sent has failed, and leaves no trace.
             return self.success(function, result, format), events
 
         if function.kind == "mutation":
-            return await self.commit(function, body, format)
-        return await self._answer(function, act(), format)
+            return await self.commit(function, caller, body, format)
+        return await self._answer(function, caller, read if function.kind == "query" else act, format)
 
     async def commit(
         self,
         function: Function,
-        body: Callable[[Transaction], Awaitable[tuple[T, list[Event]]]],
+        caller: Caller,
+        body: Callable[[CallChain, Transaction], Awaitable[tuple[T, list[Event]]]],
         format: Format = "convex_encoded_json",
     ) -> T | Failure:
         """Runs a body that runs a mutation, in a transaction of its own.
@@ -190,7 +194,9 @@ class Calls:
         Raises:
             ConflictError, StoreError: The store can't run it; the function is not to blame.
         """
-        return await self._answer(function, self.runner.perform(function, body), format)
+        return await self._answer(
+            function, caller, lambda chain: self.runner.perform(function, partial(body, chain)), format
+        )
 
     async def look(
         self, prepared: Prepared, caller: Caller, format: Format, tx: Transaction, pages: Pages | None = None
@@ -200,25 +206,37 @@ class Calls:
         Raises:
             ConflictError, StoreError: The store can't run it; the function is not to blame.
         """
-        function = prepared.function
 
-        async def run() -> Success:
-            chain = CallChain(identity=caller.identity)
-            result = await self.runner.look(chain, function, prepared.arguments(), tx, pages)
-            return self.success(function, result, format)
+        async def run(chain: CallChain) -> Success:
+            return await self._query(chain, prepared, format, tx, pages)
 
-        return await self._answer(function, run(), format, "client" if pages is None else "subscription")
+        return await self._answer(prepared.function, caller, run, format, "client" if pages is None else "subscription")
+
+    async def _query(
+        self, chain: CallChain, prepared: Prepared, format: Format, tx: Transaction, pages: Pages | None = None
+    ) -> Success:
+        result = await self.runner.look(chain, prepared.function, prepared.arguments(), tx, pages)
+        return self.success(prepared.function, result, format)
 
     async def _answer(
-        self, function: Function, call: Awaitable[T], format: Format, origin: Origin = "client"
+        self,
+        function: Function,
+        caller: Caller,
+        call: Callable[[CallChain], Awaitable[T]],
+        format: Format,
+        origin: Origin = "client",
     ) -> T | Failure:
         """What a call comes to. Those who watch are told."""
         environment = self.runner.environment
         began = environment.clock.now_ms()
         outcome: Answered = "abandoned"
         self.in_flight[function.kind] += 1
+        traced: AbstractContextManager[Span | None] = nullcontext()
+        if environment.tracer is not None and origin == "client":
+            traced = environment.tracer.client(function.path, function.kind)
         try:
-            answer = await call
+            with traced as span:
+                answer = await call(CallChain(identity=caller.identity, trace=None if span is None else span.trace))
             outcome = "success"
             return answer
         except BaseException as error:  # noqa: BLE001 (a function may raise anything)

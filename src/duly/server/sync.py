@@ -19,7 +19,7 @@ import orjson
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from duly._call.scope import CallChain, Pages
-from duly._ground.clock import Clock
+from duly._ground.clock import Clock, Timer
 from duly._live.live import Live, LiveQuery
 from duly._model.event import Event
 from duly._model.function import FunctionKind
@@ -47,6 +47,10 @@ _AHEAD_NS = 60 * 1_000_000_000
 _UNSENT_MAX = 100
 _UNSENT_BYTES_MAX = 16 << 20
 _UNDONE_BYTES_MAX = 64 << 20
+# A client with many mutations to run sees what they did after so long at most; until then they don't wait.
+_UNSHOWN_S = 0.05
+# How long what a client sends in one go may be under way.
+_BURST_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +180,8 @@ class _Connection:
         # The next transition is of this moment or later.
         self._floor = 0
         self._must = False
+        self._must_since = 0.0
+        self._shown = asyncio.Event()
         self._queries: dict[int, _Watched] = {}
         self._removed: list[int] = []
         self._mutations: deque[_Call] = deque()
@@ -189,6 +195,9 @@ class _Connection:
         self._more_unsent, self._room = asyncio.Event(), asyncio.Event()
         self._room.set()
         self._dirty = asyncio.Event()
+        # A client that is back repeats at once what it has no answer to. The answers come before what is to be seen.
+        self._back, self._mutating = False, False
+        self._burst: Timer | None = None
         # A mutation of this connection is being committed, and not answered yet: its effects are not to be shown.
         self._committing = False
         self._answered = asyncio.Event()
@@ -212,8 +221,8 @@ class _Connection:
             self._room.set()
             for watched in self._queries.values():
                 self._forget(watched)
-            if self._expiry is not None:
-                self._expiry.cancel()
+            for timer in filter(None, (self._expiry, self._burst)):
+                timer.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         await self._close(next((one.exception() for one in done if not one.cancelled()), None))
 
@@ -333,6 +342,13 @@ class _Connection:
             if seen > self._clock.now_ms() * 1_000_000 + _AHEAD_NS:
                 raise _ClosedError(1011, "InternalServerError: the client has seen a moment that is yet to come")
             self._live.pass_by(seen)
+        if message.fields.get("connectionCount") not in (None, 0):
+            self._back = True
+            self._burst = self._clock.call_later(_BURST_S, self._end_burst)
+
+    def _end_burst(self) -> None:
+        self._burst = None
+        self._dirty.set()
 
     # Queries.
 
@@ -382,7 +398,9 @@ class _Connection:
 
     def _require(self, moment: int) -> None:
         """The client waits for a transition, of that moment or later, also if nothing changes."""
-        self._must = True
+        if not self._must:
+            self._must, self._must_since = True, self._clock.monotonic()
+            self._shown.clear()
         self._floor = max(self._floor, moment)
         self._dirty.set()
 
@@ -399,6 +417,9 @@ class _Connection:
                 await self._answered.wait()
                 self._dirty.set()
                 continue
+            if self._back and (self._burst is not None or self._mutating or self._mutations):
+                continue  # each answer wakes us
+            self._back = False
             if any(watched.latest is None for watched in self._queries.values()):
                 continue  # comes soon, and wakes us
             floor = max(self._floor, self._told[2])
@@ -419,6 +440,7 @@ class _Connection:
         moment = self._live.as_of if self._queries else max(self._live.stamp(), self._floor, self._told[2])
         told, self._told = self._told, (self._asked[0], self._asked[1], moment)
         self._must = False
+        self._shown.set()
         self._removed.clear()
         self._send({
             "type": "Transition",
@@ -471,6 +493,9 @@ class _Connection:
         while True:
             await self._more_mutations.wait()
             await self._room.wait()
+            if self._must and not self._back and self._clock.monotonic() - self._must_since > _UNSHOWN_S:
+                # One commit after the other would leave no moment at which all that is committed is answered.
+                await self._shown.wait()
             if not self._mutations:
                 self._more_mutations.clear()
                 continue
@@ -479,8 +504,10 @@ class _Connection:
             session.users += 1
             try:
                 async with session.lock:
+                    self._mutating = True
                     await self._mutate_one(self._mutations.popleft())
             finally:
+                self._mutating = False
                 session.users -= 1
                 if not session.users:
                     del self._sync.sessions[self._session]
@@ -511,12 +538,11 @@ class _Connection:
         session, runner, function = self._session, self._calls.runner, prepared.function
         assert session is not None, "Connect comes first"
 
-        async def body(tx: Transaction) -> tuple[tuple[Success, str], list[Event]]:
+        async def body(chain: CallChain, tx: Transaction) -> tuple[tuple[Success, str], list[Event]]:
             recorded = await tx.get_client_request(session, call.request)
             if recorded is not None:
                 moment, _, value = recorded.partition(" ")
                 return (Success(value), moment), []
-            chain = CallChain(identity=call.caller.identity)
             result, events = await runner.mutate(chain, function, prepared.arguments(), tx)
             success = self._calls.success(function, result)
             moment = encode_moment(self._live.stamp())
@@ -524,7 +550,7 @@ class _Connection:
             self._committing = True
             return (success, moment), events
 
-        done = await self._calls.commit(function, body)
+        done = await self._calls.commit(function, call.caller, body)
         return (done, None) if isinstance(done, Failure) else done
 
     def _prepared(self, kind: FunctionKind, call: _Call) -> Prepared:

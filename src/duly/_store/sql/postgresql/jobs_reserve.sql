@@ -13,4 +13,4 @@ FROM (
 ) AS found
 WHERE j.ctid = found.place
 RETURNING j.id, j.name, j.kind, j.state, j.due, j.scheduled_time, j.started_time, j.completed_time, j.attempts, j.worker, j.error,
-  j.pending_reason, CASE WHEN octet_length(j.args) <= 1024 THEN j.args ELSE '' END, j.parked, j.refused, j.ctid::text;
+  j.pending_reason, CASE WHEN octet_length(j.args) <= 1024 THEN j.args ELSE '' END, j.parked, j.refused, j.trace, j.ctid::text;

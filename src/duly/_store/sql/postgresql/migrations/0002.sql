@@ -32,3 +32,6 @@ CREATE TABLE {schema}.admin_keys (
   label text NOT NULL,
   time double precision NOT NULL
 );
+
+-- The span of the call that scheduled a function, as a W3C traceparent, where calls are traced.
+ALTER TABLE {schema}.scheduled_functions ADD COLUMN trace text;

@@ -31,3 +31,6 @@ CREATE TABLE _admin_keys (
   label TEXT NOT NULL,
   time REAL NOT NULL
 ) WITHOUT ROWID;
+
+-- The span of the call that scheduled a function, as a W3C traceparent, where calls are traced.
+ALTER TABLE _scheduled_functions ADD COLUMN trace TEXT;
