@@ -173,7 +173,7 @@ class _Connection:
 
     async def _read(self) -> None:
         reading = asyncio.current_task()
-        assert reading is not None, "a coroutine runs in a task"
+        assert reading is not None, "it runs in a task"
         timer = self._clock.call_later(_CONNECT_S, reading.cancel)
         try:
             await self._obey(await self._receive())
@@ -408,6 +408,7 @@ class _Connection:
             if recorded is not None:
                 moment, _, value = recorded.partition(" ")
                 return (Success(value), moment), []
+            self._back = False  # those with a record come first; what happens from here on is new
             result, events = await runner.mutate(chain, function, prepared.arguments(), tx)
             success = self._calls.success(function, result)
             moment = encode_moment(self._live.stamp())
