@@ -1,15 +1,18 @@
-"""Orders: placing, paying and archiving them."""
+"""Orders: placing, paying, canceling and archiving them."""
 
+import os
 from datetime import timedelta
 from typing import Literal, TypedDict
 
 import duly
 
-REMINDER_AFTER = timedelta(days=3)
-ARCHIVED_AFTER = timedelta(days=7)
+# Who wants to see a week go by sets it to a few seconds.
+DAY = timedelta(seconds=float(os.environ.get("SHOP_DAY_S", "86400")))
+REMINDER_AFTER = 3 * DAY
+ARCHIVED_AFTER = 7 * DAY
 PRICES_CENTS = {"tea": 450, "a cup": 800, "a pot": 2_300}
 
-Status = Literal["open", "paid", "archived"]
+Status = Literal["open", "paid", "canceled", "archived"]
 
 
 class Order(TypedDict):
@@ -18,6 +21,7 @@ class Order(TypedDict):
     total_cents: int
     status: Status
     reminder_id: duly.Id[duly.ScheduledFunction] | None
+    job_ids: list[duly.Id[duly.ScheduledFunction]]
 
 
 class Stamp(TypedDict):
@@ -34,15 +38,20 @@ stamps = duly.Table("stamps", Stamp, indexes={"by_order": ["order_id"]})
 @duly.mutation
 async def create_order(ctx: duly.MutationCtx, email: str, items: list[str]) -> duly.Id[Order]:
     """Stores the order; its mail, its reminder and its archiving are scheduled in the same transaction."""
-    total_cents = sum(PRICES_CENTS.get(item, 0) for item in items)
-    order_id = await ctx.db.insert(
-        orders, {"email": email, "items": items, "total_cents": total_cents, "status": "open", "reminder_id": None}
-    )
+    order: Order = {
+        "email": email,
+        "items": items,
+        "total_cents": sum(PRICES_CENTS.get(item, 0) for item in items),
+        "status": "open",
+        "reminder_id": None,
+        "job_ids": [],
+    }
+    order_id = await ctx.db.insert(orders, order)
     # By path, because emails imports this module.
-    await ctx.scheduler.run_after(0, duly.internal.emails.send_confirmation, order_id=order_id)
+    mail_id = await ctx.scheduler.run_after(0, duly.internal.emails.send_confirmation, order_id=order_id)
     reminder_id = await ctx.scheduler.run_after(REMINDER_AFTER, duly.internal.emails.send_reminder, order_id=order_id)
-    await ctx.db.patch(order_id, {"reminder_id": reminder_id})
-    await ctx.scheduler.run_after(ARCHIVED_AFTER, archive_order, order_id=order_id)
+    archiving_id = await ctx.scheduler.run_after(ARCHIVED_AFTER, archive_order, order_id=order_id)
+    await ctx.db.patch(order_id, {"reminder_id": reminder_id, "job_ids": [mail_id, reminder_id, archiving_id]})
     # Late on purpose: these undo everything above, the scheduled mail included.
     if not items:
         raise duly.AppError({"code": "nothing_ordered"})
@@ -58,9 +67,24 @@ async def pay_order(ctx: duly.MutationCtx, order_id: duly.Id[Order]) -> None:
     order = await ctx.db.get(order_id)
     if order is None:
         raise duly.AppError({"code": "no_such_order"})
+    if order["status"] == "canceled":
+        raise duly.AppError({"code": "canceled"})
     if order["reminder_id"] is not None:
         await ctx.scheduler.cancel(order["reminder_id"], missing_ok=True)  # it may have been sent already
     await ctx.db.patch(order_id, {"status": "paid", "reminder_id": None})
+
+
+@duly.mutation
+async def cancel_order(ctx: duly.MutationCtx, order_id: duly.Id[Order]) -> None:
+    """Cancels the order, and what is still to happen to it."""
+    order = await ctx.db.get(order_id)
+    if order is None:
+        raise duly.AppError({"code": "no_such_order"})
+    if order["status"] != "open":
+        raise duly.AppError({"code": order["status"]})
+    for job_id in order["job_ids"]:
+        await ctx.scheduler.cancel(job_id, missing_ok=True)  # what has finished stays as it is
+    await ctx.db.patch(order_id, {"status": "canceled"})
 
 
 @duly.internal_mutation
@@ -88,8 +112,22 @@ async def list_orders(ctx: duly.QueryCtx, status: Status | None = None) -> list[
 
 
 @duly.query
+async def list_prices(ctx: duly.QueryCtx) -> dict[str, int]:
+    """What there is to order, and its price in cents."""
+    return PRICES_CENTS
+
+
+@duly.query
 async def list_stamps(ctx: duly.QueryCtx, order_id: duly.Id[Order]) -> list[Stamp]:
     return await ctx.db.query(stamps).with_index("by_order", order_id=order_id).collect()
+
+
+@duly.query
+async def list_jobs_of(ctx: duly.QueryCtx, order_id: duly.Id[Order]) -> list[duly.ScheduledFunction]:
+    """The scheduled functions of an order: each for a week after it has finished."""
+    order = await ctx.db.get(order_id)
+    found = [await ctx.db.system.get(job_id) for job_id in order["job_ids"]] if order is not None else []
+    return [job for job in found if job is not None]
 
 
 @duly.query

@@ -268,9 +268,9 @@ def npm_driver() -> Driver:
     return Driver(NODE, HERE / "driver.mjs", packages())
 
 
-def browser_driver() -> Driver:
-    """A browser with the page of `page.jsx`. It has commands of its own: see `browser.mjs`."""
-    return Driver(NODE, HERE / "browser.mjs", packages(), chromium())
+def browser_driver(*site: Path) -> Driver:
+    """A browser with `page.jsx`, or with the files of a folder. It has commands of its own: see `browser.mjs`."""
+    return Driver(NODE, HERE / "browser.mjs", packages(), chromium(), *site)
 
 
 def python_driver() -> Driver:

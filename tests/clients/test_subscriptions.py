@@ -101,6 +101,16 @@ async def test_an_optimistic_update_does_not_flicker(server: Server, npm: Driver
     assert_responses_come_first(relay)
 
 
+async def test_a_client_sees_how_far_its_queue_of_mutations_has_come(server: Server, npm: Driver, channel: str) -> None:
+    client = await npm.open(server.url)
+    messages = await client.subscribe("chat:history", {"channel": channel})
+    assert await anext(messages) == []
+    await asyncio.gather(*(send(client, channel, str(number)) for number in range(200)))
+    lengths = [len(value) for value in messages.seen]
+    assert lengths == sorted(lengths)
+    assert len(lengths) > 5, lengths
+
+
 def assert_responses_come_first(relay: Relay) -> None:
     """A mutation is answered before a Transition shows what it did: the rule behind it."""
     shown = 0

@@ -90,7 +90,7 @@ async def test_paying_cancels_the_reminder(shop: duly.App) -> None:
         assert await shop.query(orders.list_orders, status="open") == []
 
 
-async def test_paying_twice_is_fine_and_paying_what_is_gone_is_not(shop: duly.App) -> None:
+async def test_paying_twice_is_fine_and_what_is_gone_can_not_be_changed(shop: duly.App) -> None:
     async with shop.client():
         order_id = await shop.mutation(orders.create_order, email="ada@example.com", items=["tea"])
         await shop.mutation(orders.pay_order, order_id=order_id)
@@ -98,9 +98,41 @@ async def test_paying_twice_is_fine_and_paying_what_is_gone_is_not(shop: duly.Ap
         # Well-formed, and the id of an order of another shop.
         async with duly.App("examples.shop", database="sqlite:///:memory:").client() as other:
             elsewhere = await other.mutation(orders.create_order, email="ada@example.com", items=["tea"])
-        with pytest.raises(duly.AppError) as raised:
-            await shop.mutation(orders.pay_order, order_id=elsewhere)
-        assert raised.value.data == {"code": "no_such_order"}
+        for change in (orders.pay_order, orders.cancel_order):
+            with pytest.raises(duly.AppError) as raised:
+                await shop.mutation(change, order_id=elsewhere)
+            assert raised.value.data == {"code": "no_such_order"}
+        assert await shop.query(orders.list_jobs_of, order_id=elsewhere) == []
+
+
+async def test_canceling_cancels_what_is_still_to_happen(shop: duly.App) -> None:
+    async with shop.client():
+        order_id = await shop.mutation(orders.create_order, email="ada@example.com", items=["tea"])
+        other_id = await shop.mutation(orders.create_order, email="bob@example.com", items=["tea"])
+        await shop.mutation(orders.cancel_order, order_id=order_id)
+        for id, kind in ((order_id, "canceled"), (other_id, "pending")):
+            states = [job["state"]["kind"] for job in await shop.query(orders.list_jobs_of, order_id=id)]
+            assert states == [kind] * 3
+        for change in (orders.pay_order, orders.cancel_order):
+            with pytest.raises(duly.AppError) as raised:
+                await shop.mutation(change, order_id=order_id)
+            assert raised.value.data == {"code": "canceled"}
+
+
+async def test_what_has_happened_stays_when_an_order_is_canceled(shop: duly.App, mails: list[EmailMessage]) -> None:
+    async with shop:
+        order_id = await shop.mutation(orders.create_order, email="ada@example.com", items=["tea"])
+
+        async def states() -> list[str]:
+            return [job["state"]["kind"] for job in await shop.query(orders.list_jobs_of, order_id=order_id)]
+
+        async def confirmed() -> bool:
+            return await states() == ["success", "pending", "pending"]
+
+        await eventually(confirmed)
+        await shop.mutation(orders.cancel_order, order_id=order_id)
+        assert await states() == ["success", "canceled", "canceled"]
+    assert len(mails) == 1
 
 
 async def test_only_who_has_not_paid_is_reminded(shop: duly.App, mails: list[EmailMessage]) -> None:
@@ -208,7 +240,9 @@ def test_the_demo_keeps_every_promise() -> None:
 def test_the_demo_says_which_promise_a_shop_breaks(
     tmp_path: Path, file: str, line: str, instead: str, promise: str
 ) -> None:
-    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__", "node_modules")
+    )
     broken = tmp_path / "examples" / "shop" / file
     source = broken.read_text()
     assert source.count(line) == 1

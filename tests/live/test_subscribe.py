@@ -314,3 +314,28 @@ async def test_every_result_is_what_the_query_returns(steps: list[tuple[str, str
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@duly.query
+async def cancels_itself(ctx: duly.QueryCtx) -> None:
+    raise asyncio.CancelledError
+
+
+async def test_a_query_that_cancels_itself_ends_nobody_elses_subscription(app: duly.App) -> None:
+    results = app.subscribe(how_many)
+    assert await upcoming(results) == 0
+    with pytest.raises(asyncio.CancelledError):
+        await upcoming(app.subscribe(cancels_itself))
+    await app.mutation(add, "a", 1)
+    assert await upcoming(results) == 1
+
+
+async def test_closing_the_app_tells_who_waits(database: str) -> None:
+    app = duly.App(__name__, database=database)
+    async with app.client():
+        results = app.subscribe(how_many)
+        await upcoming(results)
+        later = asyncio.ensure_future(upcoming(results))
+        await stepped(app)
+    with pytest.raises(duly.errors.AppNotOpenError):
+        await later

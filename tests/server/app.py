@@ -32,6 +32,22 @@ async def texts(ctx: duly.QueryCtx) -> list[str]:
     return [note["text"] async for note in ctx.db.query(notes)]
 
 
+@duly.query
+async def how_many(ctx: duly.QueryCtx) -> int:
+    return await ctx.db.query(notes).count()
+
+
+@duly.query
+async def pages(ctx: duly.QueryCtx, paginationOpts: duly.PaginationOptions) -> duly.Page[Note]:  # noqa: N803 (clients call it so)
+    return await ctx.db.query(notes).order("desc").paginate(paginationOpts)
+
+
+@duly.query
+async def whoami(ctx: duly.QueryCtx) -> str | None:
+    identity = await ctx.auth.identity()
+    return None if identity is None else identity.subject
+
+
 @duly.mutation
 async def write(ctx: duly.MutationCtx, text: str) -> duly.Id[Note]:
     return await ctx.db.insert(notes, {"text": text})

@@ -1,8 +1,10 @@
 """The feed of what commits wrote: complete, for those who follow, whoever committed and in whatever order."""
 
+import asyncio
 from typing import Any
 
 import psycopg
+import pytest
 
 from duly._ground.clock import SystemClock
 from duly._model.changes import CREATED, JOBS, Changes, Reads, jobs_of_state
@@ -166,6 +168,20 @@ async def test_a_transaction_that_commits_after_later_ones_is_not_missed(
     await store.close()
 
 
+async def test_who_has_not_followed_for_a_while_waits_for_those_who_do_not_know(postgresql_url: str) -> None:
+    store = make_store(postgresql_url, SystemClock())
+    await store.open([])
+    await store.follow("f", 0)
+    with psycopg.connect(postgresql_url) as slow:
+        slow.execute("SELECT pg_current_xact_id()")
+        following = asyncio.ensure_future(store.follow("f", 60))
+        done, _ = await asyncio.wait({following}, timeout=0.3)
+        assert not done
+        slow.commit()
+        await following
+    await store.close()
+
+
 def test_ranges_are_touched_by_what_lies_between() -> None:
     reads = Reads()
     reads.ids.add("a")
@@ -180,3 +196,23 @@ def test_ranges_are_touched_by_what_lies_between() -> None:
         assert reads.touched_by(Changes.load(found.dump())) is touched
     assert reads.touched_by(Changes(everything=True))
     assert not reads.touched_by(Changes())
+
+
+async def test_answers_to_clients_are_kept_with_what_they_answer_and_pruned_when_old(store: Store) -> None:
+    async def fails(tx: Transaction) -> None:
+        await tx.insert_client_request("s", 1, NOW, "lost")
+        assert await tx.get_client_request("s", 1) == "lost"
+        raise ValueError("as the test asked for")
+
+    with pytest.raises(ValueError, match="as the test"):
+        await store.transact(fails)
+
+    async def insert(tx: Transaction) -> None:
+        assert await tx.get_client_request("s", 1) is None
+        for request in (1, 2):
+            await tx.insert_client_request("s", request, NOW + request, f"answer {request}")
+
+    await store.transact(insert)
+    assert await store.transact(lambda tx: tx.prune_client_requests(NOW + 2, 10)) == 1
+    assert await store.read(lambda tx: tx.get_client_request("s", 1)) is None
+    assert await store.read(lambda tx: tx.get_client_request("s", 2)) == "answer 2"

@@ -17,7 +17,7 @@ from duly._live.reading import recording
 from duly._model.backoff import OUTAGE
 from duly._model.changes import Changes, Reads
 from duly._store.port import Store, Transaction
-from duly.errors import ConflictError, StoreError
+from duly.errors import AppNotOpenError, ConflictError, StoreError
 
 __all__ = ["Live", "LiveQuery", "Watcher"]
 
@@ -81,6 +81,7 @@ class Live:
         self._poke = asyncio.Event()
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
+        self.closed = False
         # How often a query was computed: to see that it is not more than it takes.
         self.runs = 0
 
@@ -116,12 +117,21 @@ class Live:
             del self._queries[query.key]
             self._file(query, Reads())
 
-    def rename(self, query: LiveQuery[Any], key: Hashable) -> None:
-        """Who comes with the old key from now on gets a query of his own."""
-        if self._queries.get(query.key) is query and key not in self._queries:
+    def rename(self, query: LiveQuery[T], key: Hashable, watcher: Watcher) -> LiveQuery[T]:
+        """Who comes with the old key from now on gets a query of his own.
+
+        Returns:
+            What the watcher watches now: that which has the new key already, if there is one.
+        """
+        other = self._queries.get(key)
+        if other is None:
             del self._queries[query.key]
             query.key = key
-            self._queries[key] = query
+            self._queries[key] = other = query
+        elif other is not query:
+            other.watchers.add(watcher)
+            self.unwatch(query, watcher)
+        return other
 
     async def reach(self, moment: int) -> None:
         """Returns once all results are of that moment or later."""
@@ -139,16 +149,24 @@ class Live:
     # Keeping up.
 
     def _begin(self) -> None:
+        if self.closed:
+            raise AppNotOpenError
         self._poke.set()
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="duly live queries")
 
     async def close(self) -> None:
+        """Wakes all who watch: nothing comes any more."""
+        self.closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         for _, future in self._waiting:
-            future.cancel()
+            if not future.done():
+                future.set_exception(AppNotOpenError())
+        for query in self._queries.values():
+            for watcher in query.watchers:
+                watcher.wake()
 
     async def _run(self) -> None:
         try:
@@ -159,10 +177,13 @@ class Live:
                 try:
                     await self._keep_following()
                     await self._step()
-                except (StoreError, ConflictError) as error:
+                except Exception as error:  # noqa: BLE001 (those who wait are not forgotten, whatever it is)
                     failures += 1
                     if failures == 1:
-                        _log.warning("live queries can't be computed, and are once it works again: %s", error)
+                        unknown = None if isinstance(error, (StoreError, ConflictError)) else error
+                        _log.warning(
+                            "live queries can't be computed, and are once it works again: %s", error, exc_info=unknown
+                        )
                     await self._clock.sleep(OUTAGE.delay_ms(failures, 0.5) / 1_000)
                     continue
                 if failures:
@@ -178,21 +199,23 @@ class Live:
                     await self._store.unfollow(self._follower)
 
     async def _keep_following(self) -> None:
-        clock = self._clock
-        if clock.monotonic() < self._renew_at and self._followed_until:
+        # By the wall clock, as those who commit see it: it goes on while the machine sleeps.
+        now = self._clock.now_ms()
+        if now < self._renew_at and self._followed_until:
             return
-        if clock.monotonic() > self._followed_until:
+        if now > self._followed_until:
             self._place = None  # what was committed meanwhile left no word
-        until = clock.monotonic() + _FOLLOW_S
         await self._store.follow(self._follower, _FOLLOW_S)
-        self._followed_until, self._renew_at = until, clock.monotonic() + _RENEW_S
-        before = clock.now_ms() - _PRUNE_S * 1_000
+        self._followed_until, self._renew_at = now + _FOLLOW_S * 1_000, now + _RENEW_S * 1_000
+        before = now - _PRUNE_S * 1_000
         await self._store.transact(lambda tx: tx.prune_changes(before, _PRUNED_MAX))
 
     async def _until_something_happened(self, seen: int) -> None:
         loop = asyncio.get_running_loop()
-        until = self._clock.now_ms() + max(0.0, self._renew_at - self._clock.monotonic()) * 1_000
-        tasks = {loop.create_task(self._store.wait("change", seen, until)), loop.create_task(self._poke.wait())}
+        tasks = {
+            loop.create_task(self._store.wait("change", seen, self._renew_at)),
+            loop.create_task(self._poke.wait()),
+        }
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:

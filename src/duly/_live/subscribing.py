@@ -8,16 +8,17 @@ from typing import Any, NamedTuple
 from duly._call.registry import Function
 from duly._call.runner import Runner
 from duly._call.scope import CallChain
+from duly._ground.tasks import is_being_cancelled
 from duly._live.live import Live
 from duly._store.port import Transaction
-from duly.errors import ConflictError, StoreError
+from duly.errors import AppNotOpenError, ConflictError, StoreError
 
 __all__ = ["subscribe"]
 
 
 class _Outcome(NamedTuple):
     value: Any
-    error: Exception | None
+    error: BaseException | None
 
 
 class _Bell:
@@ -38,10 +39,12 @@ async def subscribe(
         try:
             # Each run has arguments of its own, so that none sees what the one before did to them.
             value = await runner.look(chain, function, function.signature.load(stored, tags), tx)
-        except (StoreError, ConflictError):
+        except (StoreError, ConflictError, KeyboardInterrupt, GeneratorExit):
             raise
-        except Exception as error:  # noqa: BLE001 (it is the query's, and told to those who watch it)
-            return _Outcome(None, error)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+                raise
+            return _Outcome(None, error)  # it is the query's, and told to those who watch it
         return _Outcome(value, None)
 
     bell = _Bell()
@@ -49,7 +52,9 @@ async def subscribe(
     try:
         seen = 0
         while True:
-            if query.version == seen:
+            while query.version == seen:
+                if live.closed:
+                    raise AppNotOpenError
                 bell.rung.clear()
                 await bell.rung.wait()
             seen = query.version

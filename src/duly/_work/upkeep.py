@@ -1,5 +1,6 @@
 """Housekeeping: settling what dead workers left, or nobody can run, and deleting what finished long ago."""
 
+import math
 from datetime import timedelta
 
 from duly._call.scope import Environment
@@ -11,6 +12,9 @@ from duly._work.outcome import Looked
 
 __all__ = ["Upkeep"]
 
+# How long the answers to mutations of clients are kept, and how often to look for older ones.
+_REQUESTS_KEPT_MS = 14 * 86_400_000
+_REQUESTS_PRUNED_MS = 3_600_000
 _PRUNE_MAX = 500
 _TAKEN_BACK_MAX = 100
 # Of the retention: how long what is past it may have to wait for others, so that they are deleted together.
@@ -32,6 +36,7 @@ class Upkeep:
         self._worker = worker
         self._retention_ms = retention.total_seconds() * 1_000
         self._lease_s = lease_s
+        self._requests_pruned_ms = -math.inf
 
     async def look(self) -> Looked:
         """One round. Small batches, and the writer is free for others between them."""
@@ -79,6 +84,11 @@ class Upkeep:
     async def _prune(self, tx: Transaction) -> tuple[int, float]:
         now = self._environment.clock.now_ms()
         pruned = await tx.prune_jobs(now - self._retention_ms, _PRUNE_MAX)
+        if now - self._requests_pruned_ms > _REQUESTS_PRUNED_MS:
+            requests = await tx.prune_client_requests(now - _REQUESTS_KEPT_MS, _PRUNE_MAX)
+            if requests == _PRUNE_MAX:
+                return requests, now
+            self._requests_pruned_ms = now
         oldest = await tx.oldest_completed()
         # What finishes from now on is kept for the whole time: there is nothing to do before. Then not one by one.
         next_due = (oldest if oldest is not None else now) + self._retention_ms + 1

@@ -21,10 +21,12 @@ class Reader:
 
     Args:
         fields: As parsed.
+        size: How long it is, for a whole message.
     """
 
-    def __init__(self, fields: dict[str, Any]) -> None:
+    def __init__(self, fields: dict[str, Any], size: int = 0) -> None:
         self.fields = fields
+        self.size = size
 
     @classmethod
     def of(cls, text: str | None) -> "Reader":
@@ -35,13 +37,13 @@ class Reader:
             fields = orjson.loads(text)
         except orjson.JSONDecodeError as error:
             raise BadMessageError(f"a message is no JSON: {error}") from None
-        return cls._of(fields, "a message")
+        return cls._of(fields, "a message", len(text))
 
     @classmethod
-    def _of(cls, fields: Any, what: str) -> "Reader":
+    def _of(cls, fields: Any, what: str, size: int = 0) -> "Reader":
         if not isinstance(fields, dict):
             raise BadMessageError(f"{what} is an object")
-        return cls(fields)
+        return cls(fields, size)
 
     def text(self, name: str) -> str:
         value = self.fields.get(name)

@@ -13,17 +13,18 @@ import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from duly._call.scope import CallChain, Pages
 from duly._ground.clock import Clock
 from duly._live.live import Live, LiveQuery
 from duly._model.event import Event
+from duly._model.function import FunctionKind
 from duly._store.port import Transaction
-from duly.errors import ConflictError, StoreError
+from duly.errors import AppNotOpenError, ConflictError, StoreError
 from duly.server.caller import Authenticator, Caller
 from duly.server.calls import BadPathError, CallError, Calls, Failure, Outcome, Prepared, Success
 from duly.server.identity import IdentityError
@@ -35,11 +36,19 @@ _log = logging.getLogger("duly")
 
 _PING_S = 15.0
 _CONNECT_S = 30.0
+# How long a client is given to take the last message.
+_FAREWELL_S = 5.0
+_SESSION = re.compile(r"[0-9A-Za-z-]{1,64}", re.ASCII)
 _REQUEST_ID = re.compile(r"\[Request ID: [0-9a-f]+\]")
 # How far ahead of our clock a client may have been told a moment by another server.
 _AHEAD_NS = 60 * 1_000_000_000
-# A client that does not read what it is sent gets no more mutations run.
+# A client that does not read what it is sent gets nothing more run; from one that sends more than can be run, nothing
+# more is read.
 _UNSENT_MAX = 100
+_UNSENT_BYTES_MAX = 16 << 20
+_UNDONE_BYTES_MAX = 64 << 20
+# A client with many mutations to run sees what they did after so long at most; until then they don't wait.
+_UNSHOWN_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,16 @@ class _Result:
     data: str | None
     outcome: Outcome = field(compare=False)
     journal: str | None = field(compare=False)
+
+
+class _Call(NamedTuple):
+    """A mutation or action that was asked for, and by whom: whoever that was when it came."""
+
+    request: int
+    path: str
+    args: Any
+    caller: Caller
+    size: int
 
 
 @dataclass(slots=True)
@@ -121,12 +140,15 @@ class Sync:
 
     async def endpoint(self, websocket: WebSocket) -> None:
         """Serves one connection until it ends."""
-        if len(self.connections) >= self.limits.connections:
-            await websocket.accept()
-            await websocket.close(1013, "TooManyConnections")
-            return
         await websocket.accept()
-        connection = _Connection(self, websocket)
+        if len(self.connections) >= self.limits.connections:
+            await websocket.close(1013, "TooManyConcurrentRequests: connections")
+            return
+        try:
+            connection = _Connection(self, websocket)
+        except AppNotOpenError:
+            await websocket.close(1011, "InternalServerError: the app is not open")
+            return
         self.connections.add(connection)
         try:
             await connection.serve()
@@ -156,18 +178,26 @@ class _Connection:
         # The next transition is of this moment or later.
         self._floor = 0
         self._must = False
+        self._must_since = 0.0
+        self._shown = asyncio.Event()
         self._queries: dict[int, _Watched] = {}
         self._removed: list[int] = []
-        self._mutations: deque[tuple[int, str, Any, Caller]] = deque()
+        self._mutations: deque[_Call] = deque()
         self._more_mutations = asyncio.Event()
         self._acting = 0
+        # What was received and is not done, in bytes.
+        self._undone_bytes = 0
+        self._less_undone = asyncio.Event()
         self._unsent: deque[bytes] = deque()
+        self._unsent_bytes = 0
         self._more_unsent, self._room = asyncio.Event(), asyncio.Event()
         self._room.set()
         self._dirty = asyncio.Event()
         # A mutation of this connection is being committed, and not answered yet: its effects are not to be shown.
         self._committing = False
         self._answered = asyncio.Event()
+        # Failing it ends the connection.
+        self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def wake(self) -> None:
         """As a `Watcher`."""
@@ -177,38 +207,60 @@ class _Connection:
         jobs: list[Coroutine[Any, Any, None]] = [self._read(), self._mutate(), self._update(), self._write()]
         tasks = {asyncio.get_running_loop().create_task(job, name="duly sync") for job in jobs}
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({*tasks, self._end}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             # Actions run to their end; nobody hears of it.
             for task in tasks:
                 task.cancel()
+            self._end.cancel()
+            self._room.set()
             for watched in self._queries.values():
                 self._forget(watched)
             if self._expiry is not None:
                 self._expiry.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        await self._close(next((error for task in done if (error := task.exception()) is not None), None))
+        await self._close(next((one.exception() for one in done if not one.cancelled()), None))
+
+    def _fail(self, error: Exception) -> None:
+        if not self._end.done():
+            self._end.set_exception(error)
 
     async def _close(self, error: BaseException | None) -> None:
-        if error is None or isinstance(error, WebSocketDisconnect):
-            return
-        if isinstance(error, BadMessageError):
-            error = _ClosedError(message={"type": "FatalError", "error": str(error)[:1_000]})
-        if not isinstance(error, _ClosedError):
-            _log.error("a connection failed", exc_info=error)
-            error = _ClosedError(1011, "InternalServerError")
+        match error:
+            case WebSocketDisconnect():
+                return
+            case _ClosedError():
+                closed = error
+            case BadMessageError():
+                closed = _ClosedError(message={"type": "FatalError", "error": str(error)[:1_000]})
+            case AppNotOpenError():
+                closed = _ClosedError(1011, "InternalServerError: the app is not open")
+            case ConflictError() | StoreError():
+                closed = _ClosedError(1011, "InternalServerError: the database can't be reached")
+            case _:
+                _log.error("a connection failed", exc_info=error)
+                closed = _ClosedError(1011, "InternalServerError")
+        task = asyncio.get_running_loop().create_task(self._take_leave(closed), name="duly sync")
+        timer = self._clock.call_later(_FAREWELL_S, task.cancel)
+        try:
+            await asyncio.wait({task})
+        finally:
+            timer.cancel()
+            task.cancel()
+
+    async def _take_leave(self, closed: _ClosedError) -> None:
         with contextlib.suppress(Exception):  # it may be gone
-            if self._websocket.application_state is WebSocketState.CONNECTED:
-                if error.message is not None:
-                    await self._websocket.send_text(orjson.dumps(error.message).decode())
-                await self._websocket.close(error.code, error.reason)
+            if closed.message is not None:
+                await self._websocket.send_text(orjson.dumps(closed.message).decode())
+            await self._websocket.close(closed.code, closed.reason)
 
     # Writing.
 
     def _send(self, message: dict[str, Any]) -> None:
         self._unsent.append(orjson.dumps(message))
+        self._unsent_bytes += len(self._unsent[-1])
         self._more_unsent.set()
-        if len(self._unsent) >= _UNSENT_MAX:
+        if len(self._unsent) >= _UNSENT_MAX or self._unsent_bytes >= _UNSENT_BYTES_MAX:
             self._room.clear()
 
     async def _write(self) -> None:
@@ -222,7 +274,9 @@ class _Connection:
                     await self._more_unsent.wait()
                 finally:
                     timer.cancel()
-            await self._websocket.send_text(self._unsent.popleft().decode())
+            text = self._unsent.popleft()
+            self._unsent_bytes -= len(text)
+            await self._websocket.send_text(text.decode())
 
     # Reading.
 
@@ -238,6 +292,9 @@ class _Connection:
             timer.cancel()
         while True:
             await self._obey(await self._receive())
+            while self._undone_bytes > _UNDONE_BYTES_MAX:
+                self._less_undone.clear()
+                await self._less_undone.wait()
 
     async def _receive(self) -> Reader:
         message = await self._websocket.receive()
@@ -246,6 +303,8 @@ class _Connection:
         return Reader.of(message.get("text"))
 
     async def _obey(self, message: Reader) -> None:
+        if self._live.closed:
+            raise AppNotOpenError
         kind = message.text("type")
         if self._session is None and kind != "Connect":
             raise BadMessageError(f"the first message is Connect, not {kind}")
@@ -268,10 +327,14 @@ class _Connection:
     def _connect(self, message: Reader) -> None:
         if self._session is not None:
             raise BadMessageError("Connect comes once, as the first message")
-        self._session = message.text("sessionId")[:200]
+        session = message.text("sessionId")
+        if not _SESSION.fullmatch(session):
+            raise BadMessageError("sessionId is a UUID")
+        self._session = session
         seen = message.moment("maxObservedTimestamp")
         if seen is not None:
-            if seen > self._live.stamp() + _AHEAD_NS:
+            # By the clock: stamps may be ahead of it already, by what others said they had seen.
+            if seen > self._clock.now_ms() * 1_000_000 + _AHEAD_NS:
                 raise _ClosedError(1011, "InternalServerError: the client has seen a moment that is yet to come")
             self._live.pass_by(seen)
 
@@ -287,8 +350,8 @@ class _Connection:
                 case "Add":
                     if id in self._queries:
                         raise BadMessageError(f"there is a query {id} already")
-                    if len(self._queries) >= self._sync.limits.queries:
-                        raise BadMessageError(f"more than {self._sync.limits.queries} queries on one connection")
+                    if len(self._queries) + len(self._removed) >= self._sync.limits.queries:
+                        raise BadMessageError(f"more than {self._sync.limits.queries:,} queries on one connection")
                     change.check_component()
                     journal = change.optional_text("journal")
                     self._queries[id] = self._watch(change.text("udfPath"), change.args(), journal)
@@ -300,7 +363,8 @@ class _Connection:
                 case kind:
                     raise BadMessageError(f"there is no modification {kind[:50]!r}")
         self._asked[0] = new
-        self._require()
+        # What is committed by now is shown: a query that others watch may have a result that is older.
+        self._require(self._live.stamp())
 
     def _watch(self, path: str, args: Any, journal: str | None) -> _Watched:
         try:
@@ -320,9 +384,11 @@ class _Connection:
         if isinstance(watched.query, LiveQuery):
             self._live.unwatch(watched.query, self)
 
-    def _require(self, moment: int = 0) -> None:
-        """The client waits for a transition, also if nothing changes."""
-        self._must = True
+    def _require(self, moment: int) -> None:
+        """The client waits for a transition, of that moment or later, also if nothing changes."""
+        if not self._must:
+            self._must, self._must_since = True, self._clock.monotonic()
+            self._shown.clear()
         self._floor = max(self._floor, moment)
         self._dirty.set()
 
@@ -330,6 +396,8 @@ class _Connection:
         while True:
             await self._dirty.wait()
             self._dirty.clear()
+            if self._live.closed:
+                raise AppNotOpenError
             if self._unsent or self._session is None:
                 continue  # the writer says when it is ready for more
             if self._committing:
@@ -347,13 +415,17 @@ class _Connection:
             self._compose()
 
     def _compose(self) -> None:
-        modifications = [self._told_of(id, watched) for id, watched in self._queries.items() if self._has_news(watched)]
-        modifications += [{"type": "QueryRemoved", "queryId": id} for id in self._removed]
+        # First what is gone: another may have come under the same id.
+        modifications: list[dict[str, Any]] = [{"type": "QueryRemoved", "queryId": id} for id in self._removed]
+        modifications += [
+            self._told_of(id, watched) for id, watched in self._queries.items() if self._has_news(watched)
+        ]
         if not modifications and not self._must:
             return
         moment = self._live.as_of if self._queries else max(self._live.stamp(), self._floor, self._told[2])
         told, self._told = self._told, (self._asked[0], self._asked[1], moment)
         self._must = False
+        self._shown.set()
         self._removed.clear()
         self._send({
             "type": "Transition",
@@ -374,7 +446,9 @@ class _Connection:
             watched.version = watched.query.version
             if result.journal is not None:
                 # Who comes new gets pages that end where they end now.
-                self._live.rename(watched.query, (*watched.query.key[:-1], result.journal))  # type: ignore[index]
+                key = (*watched.query.key[:-1], result.journal)  # type: ignore[index]
+                watched.query = self._live.rename(watched.query, key, self)
+                watched.version = watched.query.version
         watched.sent, watched.journal = result, result.journal
         common = {"queryId": id, "logLines": [], "journal": result.journal}
         if isinstance(result.outcome, Success):
@@ -386,14 +460,27 @@ class _Connection:
     def _queue(self, message: Reader) -> None:
         if len(self._mutations) >= self._sync.limits.mutations:
             raise _ClosedError(1013, "TooManyConcurrentRequests")
-        message.check_component()
-        self._mutations.append((message.number("requestId"), message.text("udfPath"), message.args(), self._caller))
+        self._mutations.append(self._call(message))
         self._more_mutations.set()
+
+    def _call(self, message: Reader) -> _Call:
+        message.check_component()
+        request, path = message.number("requestId"), message.text("udfPath")
+        call = _Call(request, path, message.args(), self._caller, message.size)
+        self._undone_bytes += call.size
+        return call
+
+    def _done(self, call: _Call) -> None:
+        self._undone_bytes -= call.size
+        self._less_undone.set()
 
     async def _mutate(self) -> None:
         while True:
             await self._more_mutations.wait()
             await self._room.wait()
+            if self._must and self._clock.monotonic() - self._must_since > _UNSHOWN_S:
+                # One commit after the other would leave no moment at which all that is committed is answered.
+                await self._shown.wait()
             if not self._mutations:
                 self._more_mutations.clear()
                 continue
@@ -402,18 +489,18 @@ class _Connection:
             session.users += 1
             try:
                 async with session.lock:
-                    await self._mutate_one(*self._mutations.popleft())
+                    await self._mutate_one(self._mutations.popleft())
             finally:
                 session.users -= 1
                 if not session.users:
                     del self._sync.sessions[self._session]
 
-    async def _mutate_one(self, request: int, path: str, args: Any, caller: Caller) -> None:
+    async def _mutate_one(self, call: _Call) -> None:
         try:
-            prepared = self._prepared("mutation", path, args, caller)
-            outcome, moment = await self._commit(request, prepared, caller)
+            prepared = self._prepared("mutation", call)
+            outcome, moment = await self._commit(call, prepared)
         except CallError as error:
-            outcome, moment = self._calls.failure(error, path), None
+            outcome, moment = self._calls.failure(error, call.path), None
         except ConflictError as error:
             raise _ClosedError(
                 1013, "TooManyConcurrentRequests: the transaction lost against others each time"
@@ -424,60 +511,64 @@ class _Connection:
         finally:
             self._committing = False
         response = {**_response(outcome), "ts": moment, "logLines": []}
-        self._send({"type": "MutationResponse", "requestId": request, **response})
+        self._send({"type": "MutationResponse", "requestId": call.request, **response})
         self._require(self._live.stamp())
         self._answered.set()
+        self._done(call)
 
-    async def _commit(self, request: int, prepared: Prepared, caller: Caller) -> tuple[Outcome, str | None]:
+    async def _commit(self, call: _Call, prepared: Prepared) -> tuple[Outcome, str | None]:
         """Once for each request of a session: the answer is recorded in the transaction that it is the answer of."""
         session, runner, function = self._session, self._calls.runner, prepared.function
         assert session is not None, "Connect comes first"
 
         async def body(chain: CallChain, tx: Transaction) -> tuple[tuple[Success, str], list[Event]]:
-            recorded = await tx.get_client_request(session, request)
+            recorded = await tx.get_client_request(session, call.request)
             if recorded is not None:
                 moment, _, value = recorded.partition(" ")
                 return (Success(value), moment), []
             result, events = await runner.mutate(chain, function, prepared.arguments(), tx)
             success = self._calls.success(function, result)
             moment = encode_moment(self._live.stamp())
-            await tx.insert_client_request(session, request, self._clock.now_ms(), f"{moment} {success.value}")
+            await tx.insert_client_request(session, call.request, self._clock.now_ms(), f"{moment} {success.value}")
             self._committing = True
             return (success, moment), events
 
-        done = await self._calls.commit(function, caller, body)
+        done = await self._calls.commit(function, call.caller, body)
         return (done, None) if isinstance(done, Failure) else done
 
-    def _prepared(self, kind: Any, path: str, args: Any, caller: Caller) -> Prepared:
+    def _prepared(self, kind: FunctionKind, call: _Call) -> Prepared:
         try:
-            return self._calls.prepare(kind, path, args, caller)
+            return self._calls.prepare(kind, call.path, call.args, call.caller)
         except BadPathError as error:
             raise BadMessageError(str(error)) from error
 
     # Actions.
 
     def _act(self, message: Reader) -> None:
-        if self._acting >= self._sync.limits.actions or len(self._unsent) >= 2 * _UNSENT_MAX:
+        if self._acting >= self._sync.limits.actions:
             raise _ClosedError(1013, "TooManyConcurrentRequests")
-        message.check_component()
-        request, path, args = message.number("requestId"), message.text("udfPath"), message.args()
-        prepared: Prepared | CallError
-        try:
-            prepared = self._prepared("action", path, args, self._caller)
-        except CallError as error:
-            prepared = error
-        task = asyncio.get_running_loop().create_task(self._act_one(request, path, prepared, self._caller))
+        call = self._call(message)
+        task = asyncio.get_running_loop().create_task(self._act_one(call), name="duly sync action")
         self._acting += 1
         self._sync.actions.add(task)
         task.add_done_callback(self._sync.actions.discard)
 
-    async def _act_one(self, request: int, path: str, prepared: Prepared | CallError, caller: Caller) -> None:
-        if isinstance(prepared, CallError):
-            outcome: Outcome = self._calls.failure(prepared, path)
-        else:
-            outcome = await self._calls.run(prepared, caller)
-        self._acting -= 1
-        self._send({"type": "ActionResponse", "requestId": request, **_response(outcome), "logLines": []})
+    async def _act_one(self, call: _Call) -> None:
+        try:
+            await self._room.wait()
+            self._send({"type": "ActionResponse", "requestId": call.request, **await self._acted(call)})
+        except Exception as error:  # noqa: BLE001 (whatever it is, the client does not wait for an answer)
+            self._fail(error)
+        finally:
+            self._acting -= 1
+            self._done(call)
+
+    async def _acted(self, call: _Call) -> dict[str, Any]:
+        try:
+            outcome = await self._calls.run(self._prepared("action", call), call.caller)
+        except CallError as error:
+            outcome = self._calls.failure(error, call.path)
+        return {**_response(outcome), "logLines": []}
 
     # Identity.
 
@@ -502,7 +593,7 @@ class _Connection:
             again = self._watch(watched.path, watched.args, watched.journal)
             again.sent = watched.sent
             self._queries[id] = again
-        self._require()
+        self._require(self._live.stamp())
 
     def _seconds_left(self) -> float:
         """Until the token ends; a day at most, and then once more."""
@@ -513,11 +604,7 @@ class _Connection:
         if self._seconds_left() > 0:
             self._expiry = self._clock.call_later(self._seconds_left(), self._expire)
             return
-        closed = self._refused("the token has expired", attempted=False)
-        assert closed.message is not None, "it says so"
-        task = asyncio.get_running_loop().create_task(self._close(closed))
-        self._sync.actions.add(task)
-        task.add_done_callback(self._sync.actions.discard)
+        self._fail(self._refused("the token has expired", attempted=False))
 
     def _refused(self, why: str, *, attempted: bool) -> _ClosedError:
         return _ClosedError(

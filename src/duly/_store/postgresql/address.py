@@ -34,7 +34,7 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> "Address":
-        """From `postgresql://user:password@host:port/name?schema=duly&pool=8&listen=yes`, and whatever else libpq takes.
+        """From `postgresql://user:password@host:port/name?schema=duly&pool=8&listen=no`, and what else libpq takes.
 
         Raises:
             StoreError: It says something that makes no sense.

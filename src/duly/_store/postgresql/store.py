@@ -83,6 +83,8 @@ class PostgreSQLStore:
         self._leases: list[PostgreSQLLease] = []
         self._opened = False
         self._snapshots: set[PostgreSQLTransaction] = set()
+        # Until when (ms) those who write know that changes are followed here.
+        self._followed_until = 0.0
 
     def expect_bodies(self, seconds: float) -> None:
         self._shared.body_s = seconds
@@ -411,13 +413,14 @@ class PostgreSQLStore:
     # Workers.
 
     async def follow(self, follower: str, seconds: float) -> None:
-        first = not self._shared.follows
-        self._shared.follows = follower
         now = self._clock.now_ms()
+        until = now + seconds * 1_000
         sql = self._shared.sql
-        answers = await self._aside([Statement(sql["follower_put"], (follower, now + seconds * 1_000, now))])
-        if not first:
+        answers = await self._aside([Statement(sql["follower_put"], (follower, until, now))])
+        if self._shared.follows and now < self._followed_until:
+            self._followed_until = until
             return
+        self._shared.follows = follower
         self._waking.start()
         self._waking.tell({"upkeep": None})
         # A transaction that began before may not know of us.
@@ -425,6 +428,7 @@ class PostgreSQLStore:
         settled = Statement(sql["follower_settled"], (answers[0].rows[0][0],))
         while not (await self._aside([settled]))[0].rows[0][0] and self._clock.monotonic() < deadline:
             await SystemClock().sleep(_SETTLED_PAUSE_S)
+        self._followed_until = until
 
     async def unfollow(self, follower: str) -> None:
         self._shared.follows = ""

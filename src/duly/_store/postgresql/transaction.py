@@ -124,8 +124,11 @@ class PostgreSQLTransaction(Exchange):
         self._refuse()
         self.flush(for_write=True)
         self._known.clear()
-        self._handed_over = True
-        return await self._ask(name, *parameters)
+        wrote, self._handed_over = self._handed_over, True
+        rows = await self._ask(name, *parameters)
+        if name.endswith("_prune") and not rows:
+            self._handed_over = wrote
+        return rows
 
     async def remember_table(self, tag: str, name: str) -> None:
         if self._shared.tables.get(tag) == name:
@@ -285,9 +288,7 @@ class PostgreSQLTransaction(Exchange):
         return Rescued(rescued, None if look_again == math.inf else look_again)
 
     async def prune_jobs(self, completed_before: float, limit: int) -> int:
-        wrote = self.wrote
         rows = await self._write("jobs_prune", completed_before, limit)
-        self._handed_over = wrote or bool(rows)
         if self.changes is not None:
             self.changes.add_ids(id for (id,) in rows)
         return len(rows)
