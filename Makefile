@@ -86,7 +86,7 @@ mutants: $(VENV)/ready ## Plant bugs in a copy and see the simulation find each
 	@$(PYTHON) -m tests.simulation.mutants
 
 .PHONY: docs
-docs: $(VENV)/ready ## Run every example of the pages
+docs: $(VENV)/ready clients ## Run every example of the pages
 	@$(PYTHON) -m pytest -q tests/docs $(ARGS)
 
 .PHONY: format

@@ -117,8 +117,12 @@ class Driver:
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         self._process.stdin.write(f"{dumps({'id': number, 'command': command, **parameters})}\n".encode())
-        async with asyncio.timeout(PATIENCE_S):
-            return await answer
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await answer
+        except TimeoutError as error:
+            error.add_note(f"no answer to {command} {parameters}")
+            raise
 
     def subscription(self, client: "Client") -> "Subscription":
         subscription = Subscription(client, next(self._numbers))

@@ -176,6 +176,19 @@ async def test_what_a_query_did_not_read_does_not_send_it_again(
     assert bodies(await anext(messages)) == ["here"]
 
 
+async def test_who_reads_slowly_is_spared_what_is_past(server: Server, npm: Driver, relay: Relay, channel: str) -> None:
+    reader, writer = await npm.open(relay.url), await npm.open_http(server.url)
+    messages = await reader.subscribe("chat:history", {"channel": channel})
+    assert await anext(messages) == []
+    relay.stall()
+    count = 40
+    await send(writer, channel, *("x" * 100_000 for _ in range(count)))
+    relay.heal()
+    await messages.until(lambda value: len(value) == count)
+    # What fits into the buffers on the way, and the last.
+    assert len(messages.seen) < count / 2
+
+
 async def test_a_client_asks_once_for_what_it_has_many_listeners_to(server: Server, npm: Driver, channel: str) -> None:
     client = await npm.open(server.url)
     first = await client.subscribe("chat:size", {"channel": channel})

@@ -48,9 +48,11 @@ def test_typescript_accepts_good_calls_and_refuses_wrong_ones(tmp_path: Path) ->
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_typescript_accepts_the_client_that_the_page_shows(tmp_path: Path) -> None:
-    [client] = re.findall(r"^```tsx\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    done = compile_with({**generated(shop), "src/client.tsx": client}, tmp_path)
+def test_typescript_accepts_the_clients_that_the_page_shows(tmp_path: Path) -> None:
+    shown = re.findall(r"^```(tsx?)\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert [language for language, _ in shown] == ["tsx", "ts"]
+    clients = {f"src/in_{language}.{language}": text for language, text in shown}
+    done = compile_with({**generated(shop), **clients}, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -127,6 +127,16 @@ async def hidden(ctx: duly.QueryCtx) -> str:
     return "hidden"
 
 
+@duly.internal_mutation
+async def hidden_write(ctx: duly.MutationCtx) -> None:
+    await ctx.db.insert(notes, {"text": "hidden"})
+
+
+@duly.internal_action
+async def hidden_work(ctx: duly.ActionCtx) -> None:
+    await ctx.run_mutation(hidden_write)
+
+
 @duly.query
 async def default(ctx: duly.QueryCtx) -> str:
     return "by default"

@@ -20,7 +20,7 @@ from duly.testing.entropy import SeededEntropy
 from duly.testing.faults import StoreView
 from tests.server import app as served
 from tests.server.issuer import AUDIENCE, NOW_MS, RSA_KEY, pem, token
-from tests.server.wire import ClosedError, Wire, wired
+from tests.server.wire import ClosedError, Watching, Wire, wired
 from tests.support import ManualClock
 
 T = TypeVar("T")
@@ -66,10 +66,6 @@ def store_of(app: duly.App) -> GatedStore:
     return app._store
 
 
-def moment_of(message: dict[str, Any]) -> int:
-    return int.from_bytes(base64.b64decode(message["endVersion"]["ts"]), "little")
-
-
 def values_in(message: dict[str, Any]) -> dict[int, Any]:
     return {change["queryId"]: change.get("value") for change in message["modifications"]}
 
@@ -113,32 +109,6 @@ async def test_a_query_that_is_removed_and_added_again_is_there(app: duly.App) -
         wire.send("ModifyQuerySet", baseVersion=1, newVersion=2, modifications=changes)
         told = (await wire.message())["modifications"]
         assert [change["type"] for change in told] == ["QueryRemoved", "QueryUpdated"]
-
-
-class Watching:
-    """What a client believes, as its messages make it, and whether they may come as they do."""
-
-    def __init__(self) -> None:
-        self.version: dict[str, Any] = {"querySet": 0, "identity": 0, "ts": "AAAAAAAAAAA="}
-        self.values: dict[int, Any] = {}
-        self.awaited: list[int] = []
-        self.transitions = 0
-
-    def take(self, message: dict[str, Any]) -> None:
-        if message["type"] == "MutationResponse" and message["success"]:
-            self.awaited.append(int.from_bytes(base64.b64decode(message["ts"]), "little"))
-        if message["type"] == "Transition":
-            assert message["startVersion"] == self.version
-            before = int.from_bytes(base64.b64decode(self.version["ts"]), "little")
-            assert moment_of(message) >= max([before, *self.awaited])
-            self.awaited.clear()
-            self.version = message["endVersion"]
-            for change in message["modifications"]:
-                if change["type"] == "QueryRemoved":
-                    del self.values[change["queryId"]]
-                else:
-                    self.values[change["queryId"]] = change.get("value")
-            self.transitions += 1
 
 
 async def test_each_client_sees_its_own_writes_after_they_are_answered_and_whole_moments_only(app: duly.App) -> None:
@@ -319,3 +289,24 @@ async def test_who_never_says_connect_is_sent_away(file_database: str) -> None:
         await clock.advance(31)
         closed = await wire.until_closed()
         assert (closed.code, closed.reason) == (1008, "NoConnectMessage")
+
+
+async def test_what_a_client_that_is_back_repeats_is_answered_before_its_effects_are_shown(app: duly.App) -> None:
+    """Also where the result is there at once, because others watch it, and the repetition comes a little later."""
+    asgi = app.asgi()
+    async with wired(asgi) as mate, wired(asgi) as cut, wired(asgi) as back:
+        mate.connect()
+        mate.add(0, "app:texts")
+        assert (await mate.message())["modifications"][0]["value"] == []
+        cut.connect(sessionId="one-and-the-same")
+        cut.mutate(7, "app:write", text="tea")
+        answer = await cut.message_of("MutationResponse")
+        assert (await mate.message())["modifications"][0]["value"] == ["tea"]
+
+        back.connect(sessionId="one-and-the-same", connectionCount=1)
+        back.add(0, "app:texts")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        back.mutate(7, "app:write", text="tea")
+        assert await back.message() == answer
+        assert (await back.message())["modifications"][0]["value"] == ["tea"]

@@ -1,6 +1,7 @@
 """A client of the sync protocol in the server's own process: it sends and is sent messages as they are on the wire."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -9,7 +10,7 @@ from uuid import uuid4
 
 from duly._app import ASGIApp
 
-__all__ = ["ClosedError", "Wire", "wired"]
+__all__ = ["ClosedError", "Watching", "Wire", "wired"]
 
 PATIENCE_S = 60.0
 
@@ -67,7 +68,7 @@ class Wire:
         self._to_server.put_nowait({"type": "websocket.receive", "bytes": content})
 
     def connect(self, **fields: Any) -> None:
-        self.send("Connect", sessionId=self.session, connectionCount=0, lastCloseReason=None, **fields)
+        self.send("Connect", **{"sessionId": self.session, "connectionCount": 0, "lastCloseReason": None} | fields)
 
     def add(self, id: int, path: str, version: int = 1, **args: Any) -> None:
         """Adds a query, as the step of the query set to `version`."""
@@ -126,3 +127,33 @@ async def wired(asgi: ASGIApp, path: str = "/api/1.48.0/sync") -> AsyncIterator[
     finally:
         with suppress(ClosedError):
             await wire.leave()
+
+
+class Watching:
+    """What a client believes, as its messages make it, and whether they may come as they do."""
+
+    def __init__(self) -> None:
+        self.version: dict[str, Any] = {"querySet": 0, "identity": 0, "ts": "AAAAAAAAAAA="}
+        self.values: dict[int, Any] = {}
+        self.awaited: list[int] = []
+        self.transitions = 0
+
+    def take(self, message: dict[str, Any]) -> None:
+        if message["type"] == "MutationResponse" and message["success"]:
+            self.awaited.append(_moment(message["ts"]))
+        if message["type"] == "Transition":
+            assert message["startVersion"] == self.version
+            before = _moment(self.version["ts"])
+            assert _moment(message["endVersion"]["ts"]) >= max([before, *self.awaited])
+            self.awaited.clear()
+            self.version = message["endVersion"]
+            for change in message["modifications"]:
+                if change["type"] == "QueryRemoved":
+                    self.values.pop(change["queryId"], None)
+                else:
+                    self.values[change["queryId"]] = change.get("value")
+            self.transitions += 1
+
+
+def _moment(ts: str) -> int:
+    return int.from_bytes(base64.b64decode(ts), "little")

@@ -1,0 +1,79 @@
+"""`docs/clients.md`: the clients that it shows run against a shop that is served, as they stand."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import duly
+from duly.codegen import typescript
+from duly.server.sync import Limits
+from examples.shop import app
+from examples.shop.orders import Order, orders
+from tests.clients.packages import NODE, packages
+from tests.clients.server import ROOT, Server
+
+PAGE = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+ADDRESS = "http://127.0.0.1:3210"
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Server]:
+    with Server(tmp_path, app="examples.shop:app") as server:
+        yield server
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def ran(folder: Path, *command: str | Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_client_in_node_sees_its_order_paid(shop: Server, tmp_path: Path) -> None:
+    [client] = blocks("ts")
+    generated = tmp_path / "convex" / "_generated"
+    generated.mkdir(parents=True)
+    for name, text in typescript(app).items():
+        (generated / name).write_text(text, encoding="utf-8")
+    (tmp_path / "package.json").write_text('{"type": "module"}', encoding="utf-8")
+    (tmp_path / "node_modules").symlink_to(packages() / "node_modules")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "client.ts").write_text(client.replace(ADDRESS, shop.url), encoding="utf-8")
+    assert ran(tmp_path, NODE, "src/client.ts").split() == ["open", "paid"]
+
+
+def test_the_client_in_python_sees_its_confirmation_finish(shop: Server, tmp_path: Path) -> None:
+    client = blocks("python")[0]
+    (tmp_path / "client.py").write_text(client.replace(ADDRESS, shop.url), encoding="utf-8")
+    *_, last = ran(tmp_path, sys.executable, "client.py").splitlines()
+    assert last in ("['success', 'pending', 'pending']", "['failed', 'pending', 'pending']")
+
+
+def test_the_call_by_http_is_answered(shop: Server) -> None:
+    [command] = re.findall(r"^\$ curl (.*)$", PAGE, re.MULTILINE)
+    url, _, header, _, body = shlex.split(command)
+    headers = dict([header.split(": ")])
+    answer = httpx.post(url.replace(ADDRESS, shop.url), content=body, headers=headers)
+    assert answer.json() == {"status": "success", "value": []}
+
+
+def test_the_query_of_pages_is_a_function() -> None:
+    names: dict[str, Any] = {"__name__": "examples.shop.pages", "duly": duly, "Order": Order, "orders": orders}
+    exec(blocks("python")[1], names)
+    assert isinstance(names["pages"], duly.FunctionReference)
+
+
+def test_the_limits_of_a_connection_are_these() -> None:
+    rows = re.findall(r"^\| .*connection.* \| ([\d,]+) \|$", PAGE, re.MULTILINE)
+    assert [int(row.replace(",", "")) for row in rows] == list(asdict(Limits()).values())
