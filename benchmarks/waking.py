@@ -30,10 +30,11 @@ def measure_latency(duly_system: System, samples: int) -> list[bool]:
             from_call, from_return = asyncio.run(_sample(duly_system.url, function, worker, samples))
         finally:
             worker.stop()
-        p50 = percentile(from_call, 50)
+        # As the design defines it: schedule returned, and so durable, to first line.
+        p50 = percentile(from_return, 50)
         print(f"  {kind:<10} from the call of `run_after`       {_spread(from_call)}")
         print(f"  {'':<10} from its return, which is durable  {_spread(from_return)}")
-        held.append(mark(p50 < _P50_MS, f"{kind}: p50 from the call < {_P50_MS} ms"))
+        held.append(mark(p50 < _P50_MS, f"{kind}: p50 from its return < {_P50_MS} ms"))
     return held
 
 
