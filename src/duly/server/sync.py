@@ -64,8 +64,8 @@ class Limits:
         actions: How many actions of one connection may run.
     """
 
-    connections: int = 10_000
-    queries: int = 2_000
+    connections: int
+    queries: int
     mutations: int = 1_000
     actions: int = 1_000
 
@@ -128,13 +128,11 @@ class Sync:
         limits: What one client may take.
     """
 
-    def __init__(
-        self, calls: Calls, live: Callable[[], Live], authenticator: Authenticator, limits: Limits | None = None
-    ) -> None:
+    def __init__(self, calls: Calls, live: Callable[[], Live], authenticator: Authenticator, limits: Limits) -> None:
         self.calls = calls
         self.live = live
         self.authenticator = authenticator
-        self.limits = limits or Limits()
+        self.limits = limits
         self.connections: set[_Connection] = set()
         self.actions: set[asyncio.Task[None]] = set()
         # By session: mutations of an old connection may still run when its client is back on a new one.
