@@ -246,7 +246,7 @@ class App:
             from duly.server.asgi import make_asgi  # noqa: PLC0415
             from duly.server.caller import Authenticator  # noqa: PLC0415
             from duly.server.calls import Calls  # noqa: PLC0415
-            from duly.server.sync import Limits  # noqa: PLC0415
+            from duly.server.limits import Limits  # noqa: PLC0415
         except ModuleNotFoundError as error:
             missing = (error.name or "").partition(".")[0]
             raise DulyError(f"{missing} is not installed; serving needs pip install 'duly[server]'") from error

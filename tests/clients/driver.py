@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 HERE = Path(__file__).parent
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 LINE_BYTES_MAX = 64 * 2**20
 
 

@@ -142,6 +142,7 @@ class Relay:
                     additional_headers=headers,
                     compression=None,
                     max_size=None,
+                    max_queue=1,  # while nothing is passed on, nothing is read
                     ping_interval=None,
                     create_connection=_counting(self.count_ping),
                 ) as server,

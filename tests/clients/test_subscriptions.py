@@ -182,7 +182,7 @@ async def test_who_reads_slowly_is_spared_what_is_past(server: Server, npm: Driv
     assert await anext(messages) == []
     relay.stall()
     count = 40
-    await send(writer, channel, *("x" * 100_000 for _ in range(count)))
+    await send(writer, channel, *("x" * 200_000 for _ in range(count)))
     relay.heal()
     await messages.until(lambda value: len(value) == count)
     # What fits into the buffers on the way, and the last.

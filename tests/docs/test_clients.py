@@ -15,7 +15,7 @@ import pytest
 import duly
 from duly._app import CONNECTIONS_MAX, QUERIES_MAX
 from duly.codegen import typescript
-from duly.server.sync import Limits
+from duly.server.limits import Limits
 from examples.shop import app
 from examples.shop.orders import Order, orders
 from tests.clients.packages import NODE, packages

@@ -300,7 +300,7 @@ async def test_equal_words_to_the_workers_are_one(psycopg_client: Client, postgr
                 await scheduler.run_after(0, bill, item="tea")
             await scheduler.run_after(0, post, item="tea")
         told = [notification.payload async for notification in listener.notifies(timeout=1, stop_after=3)]
-    assert told == ["m", "a"]
+    assert told == ["c m", "c a"]
 
 
 def test_threads_share_an_app(postgresql_url: str, ask: Ask) -> None:

@@ -19,8 +19,9 @@ from duly._work.executor import Executor
 from duly.server.caller import Authenticator
 from duly.server.calls import Calls
 from duly.server.http import Api
+from duly.server.limits import Limits
 from duly.server.refusal import REFUSED, refuse
-from duly.server.sync import Limits, Sync
+from duly.server.sync import Sync
 
 if TYPE_CHECKING:
     from duly._watch.metrics import Metrics  # installed only if wanted

@@ -6,19 +6,18 @@ slowly skips states, and never sees an old one. All results in a transition belo
 """
 
 import asyncio
-import contextlib
 import logging
 import math
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from duly._call.scope import CallChain, Pages
+from duly._call.scope import CallChain
 from duly._ground.clock import Clock, Timer
 from duly._live.live import Live, LiveQuery
 from duly._model.event import Event
@@ -27,67 +26,27 @@ from duly._store.port import Transaction
 from duly.errors import AppNotOpenError, ConflictError, StoreError
 from duly.server.caller import Authenticator, Caller
 from duly.server.calls import BadPathError, CallError, Calls, Failure, Outcome, Prepared, Success
+from duly.server.farewell import ClosedError, close
 from duly.server.identity import IdentityError
+from duly.server.limits import Limits
 from duly.server.messages import BadMessageError, Reader, encode_moment
+from duly.server.outbox import Outbox
+from duly.server.results import Watched, response_fields, result_of, run_live, version_fields
 
-__all__ = ["Limits", "Sync"]
+__all__ = ["Sync"]
 
 _log = logging.getLogger("duly")
 
-_PING_S = 15.0
 _CONNECT_S = 30.0
-# How long a client is given to take the last message.
-_FAREWELL_S = 5.0
 _SESSION = re.compile(r"[0-9A-Za-z-]{1,64}", re.ASCII)
-_REQUEST_ID = re.compile(r"\[Request ID: [0-9a-f]+\]")
 # How far ahead of our clock a client may have been told a moment by another server.
 _AHEAD_NS = 60 * 1_000_000_000
-# A client that does not read what it is sent gets nothing more run; from one that sends more than can be run, nothing
-# more is read.
-_UNSENT_MAX = 100
-_UNSENT_BYTES_MAX = 16 << 20
+# From a client that sends more than can be run nothing more is read.
 _UNDONE_BYTES_MAX = 64 << 20
 # A client with many mutations to run sees what they did after so long at most; until then they don't wait.
 _UNSHOWN_S = 0.05
 # How long what a client sends in one go may be under way.
 _BURST_S = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one client may take.
-
-    Args:
-        connections: How many at once in this process.
-        queries: How many one connection may be subscribed to.
-        mutations: How many mutations of one connection may wait.
-        actions: How many actions of one connection may run.
-    """
-
-    connections: int
-    queries: int
-    mutations: int = 1_000
-    actions: int = 1_000
-
-
-class _ClosedError(Exception):
-    """The connection is to be closed, after a last message if there is one."""
-
-    def __init__(self, code: int = 1000, reason: str = "", message: dict[str, Any] | None = None) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
-        self.message = message
-
-
-@dataclass(frozen=True, slots=True)
-class _Result:
-    """What became of a run of a live query. Two that are equal need not be told twice."""
-
-    said: str
-    data: str | None
-    outcome: Outcome = field(compare=False)
-    journal: str | None = field(compare=False)
 
 
 class _Call(NamedTuple):
@@ -98,23 +57,6 @@ class _Call(NamedTuple):
     args: Any
     caller: Caller
     size: int
-
-
-@dataclass(slots=True)
-class _Watched:
-    """A query that a connection is subscribed to."""
-
-    path: str
-    args: Any
-    journal: str | None
-    # Live, or what there is to say of a call that does not fit.
-    query: LiveQuery[_Result] | _Result
-    version: int = 0
-    sent: _Result | None = None
-
-    @property
-    def latest(self) -> _Result | None:
-        return self.query if isinstance(self.query, _Result) else self.query.outcome
 
 
 class Sync:
@@ -180,7 +122,7 @@ class _Connection:
         self._must = False
         self._must_since = 0.0
         self._shown = asyncio.Event()
-        self._queries: dict[int, _Watched] = {}
+        self._queries: dict[int, Watched] = {}
         self._removed: list[int] = []
         self._mutations: deque[_Call] = deque()
         self._more_mutations = asyncio.Event()
@@ -188,10 +130,7 @@ class _Connection:
         # What was received and is not done, in bytes.
         self._undone_bytes = 0
         self._less_undone = asyncio.Event()
-        self._unsent: deque[bytes] = deque()
-        self._unsent_bytes = 0
-        self._more_unsent, self._room = asyncio.Event(), asyncio.Event()
-        self._room.set()
+        self._outbox = Outbox(self._clock, self.wake)
         self._dirty = asyncio.Event()
         # A client that is back repeats at once what it has no answer to. The answers come before what is to be seen.
         self._back, self._mutating = False, False
@@ -207,7 +146,7 @@ class _Connection:
         self._dirty.set()
 
     async def serve(self) -> None:
-        jobs: list[Coroutine[Any, Any, None]] = [self._read(), self._mutate(), self._update(), self._write()]
+        jobs = (self._read(), self._mutate(), self._update(), self._outbox.write(self._websocket))
         tasks = {asyncio.get_running_loop().create_task(job, name="duly sync") for job in jobs}
         try:
             done, _ = await asyncio.wait({*tasks, self._end}, return_when=asyncio.FIRST_COMPLETED)
@@ -216,81 +155,28 @@ class _Connection:
             for task in tasks:
                 task.cancel()
             self._end.cancel()
-            self._room.set()
+            self._outbox.room.set()
             for watched in self._queries.values():
                 self._forget(watched)
             for timer in filter(None, (self._expiry, self._burst)):
                 timer.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        await self._close(next((one.exception() for one in done if not one.cancelled()), None))
+        await close(self._websocket, self._clock, next((one.exception() for one in done if not one.cancelled()), None))
 
     def _fail(self, error: Exception) -> None:
         if not self._end.done():
             self._end.set_exception(error)
 
-    async def _close(self, error: BaseException | None) -> None:
-        match error:
-            case WebSocketDisconnect():
-                return
-            case _ClosedError():
-                closed = error
-            case BadMessageError():
-                closed = _ClosedError(message={"type": "FatalError", "error": str(error)[:1_000]})
-            case AppNotOpenError():
-                closed = _ClosedError(1011, "InternalServerError: the app is not open")
-            case ConflictError() | StoreError():
-                closed = _ClosedError(1011, "InternalServerError: the database can't be reached")
-            case _:
-                _log.error("a connection failed", exc_info=error)
-                closed = _ClosedError(1011, "InternalServerError")
-        task = asyncio.get_running_loop().create_task(self._take_leave(closed), name="duly sync")
-        timer = self._clock.call_later(_FAREWELL_S, task.cancel)
-        try:
-            await asyncio.wait({task})
-        finally:
-            timer.cancel()
-            task.cancel()
-
-    async def _take_leave(self, closed: _ClosedError) -> None:
-        with contextlib.suppress(Exception):  # it may be gone
-            if closed.message is not None:
-                await self._websocket.send_text(orjson.dumps(closed.message).decode())
-            await self._websocket.close(closed.code, closed.reason)
-
-    # Writing.
-
-    def _send(self, message: dict[str, Any]) -> None:
-        self._unsent.append(orjson.dumps(message))
-        self._unsent_bytes += len(self._unsent[-1])
-        self._more_unsent.set()
-        if len(self._unsent) >= _UNSENT_MAX or self._unsent_bytes >= _UNSENT_BYTES_MAX:
-            self._room.clear()
-
-    async def _write(self) -> None:
-        while True:
-            if not self._unsent:
-                self._room.set()
-                self._dirty.set()
-                self._more_unsent.clear()
-                timer = self._clock.call_later(_PING_S, lambda: self._send({"type": "Ping"}))
-                try:
-                    await self._more_unsent.wait()
-                finally:
-                    timer.cancel()
-            text = self._unsent.popleft()
-            self._unsent_bytes -= len(text)
-            await self._websocket.send_text(text.decode())
-
     # Reading.
 
     async def _read(self) -> None:
         reading = asyncio.current_task()
-        assert reading is not None, "a coroutine runs in a task"
+        assert reading is not None, "it runs in a task"
         timer = self._clock.call_later(_CONNECT_S, reading.cancel)
         try:
             await self._obey(await self._receive())
         except asyncio.CancelledError:
-            raise _ClosedError(1008, "NoConnectMessage") from None
+            raise ClosedError(1008, "NoConnectMessage") from None
         finally:
             timer.cancel()
         while True:
@@ -338,7 +224,7 @@ class _Connection:
         if seen is not None:
             # By the clock: stamps may be ahead of it already, by what others said they had seen.
             if seen > self._clock.now_ms() * 1_000_000 + _AHEAD_NS:
-                raise _ClosedError(1011, "InternalServerError: the client has seen a moment that is yet to come")
+                raise ClosedError(1011, "InternalServerError: the client has seen a moment that is yet to come")
             self._live.pass_by(seen)
         if message.fields.get("connectionCount") not in (None, 0):
             self._back = True
@@ -376,21 +262,21 @@ class _Connection:
         # What is committed by now is shown: a query that others watch may have a result that is older.
         self._require(self._live.stamp())
 
-    def _watch(self, path: str, args: Any, journal: str | None) -> _Watched:
+    def _watch(self, path: str, args: Any, journal: str | None) -> Watched:
         try:
             prepared = self._calls.prepare("query", path, args, self._caller)
         except BadPathError as error:
             raise BadMessageError(str(error)) from error
         except CallError as error:
             failure = self._calls.failure(error, path)
-            return _Watched(path, args, journal, _result_of(failure, None), version=-1)
+            return Watched(path, args, journal, result_of(failure, None), version=-1)
         caller = self._caller
         written = orjson.dumps(args, option=orjson.OPT_SORT_KEYS)
         key = (prepared.function.path, written, caller.identity, caller.is_admin)
-        run = _run_live(self._calls, prepared, caller, journal)
-        return _Watched(path, args, journal, self._live.watch((*key, journal), run, self))
+        run = run_live(self._calls, prepared, caller, journal)
+        return Watched(path, args, journal, self._live.watch((*key, journal), run, self))
 
-    def _forget(self, watched: _Watched) -> None:
+    def _forget(self, watched: Watched) -> None:
         if isinstance(watched.query, LiveQuery):
             self._live.unwatch(watched.query, self)
 
@@ -408,7 +294,7 @@ class _Connection:
             self._dirty.clear()
             if self._live.closed:
                 raise AppNotOpenError
-            if self._unsent or self._session is None:
+            if self._outbox or self._session is None:
                 continue  # the writer says when it is ready for more
             if self._committing:
                 self._answered.clear()
@@ -431,7 +317,7 @@ class _Connection:
         # First what is gone: another may have come under the same id.
         modifications: list[dict[str, Any]] = [{"type": "QueryRemoved", "queryId": id} for id in self._removed]
         modifications += [
-            self._told_of(id, watched) for id, watched in self._queries.items() if self._has_news(watched)
+            watched.tell(id, self._live, self) for id, watched in self._queries.items() if watched.has_news()
         ]
         if not modifications and not self._must:
             return
@@ -440,39 +326,18 @@ class _Connection:
         self._must = False
         self._shown.set()
         self._removed.clear()
-        self._send({
+        self._outbox.send({
             "type": "Transition",
-            "startVersion": _version(told),
-            "endVersion": _version(self._told),
+            "startVersion": version_fields(told),
+            "endVersion": version_fields(self._told),
             "modifications": modifications,
         })  # fmt: skip
-
-    def _has_news(self, watched: _Watched) -> bool:
-        if isinstance(watched.query, LiveQuery) and watched.query.version == watched.version:
-            return False
-        return watched.sent is None or watched.latest != watched.sent
-
-    def _told_of(self, id: int, watched: _Watched) -> dict[str, Any]:
-        result = watched.latest
-        assert result is not None, "all have a result"
-        if isinstance(watched.query, LiveQuery):
-            watched.version = watched.query.version
-            if result.journal is not None:
-                # Who comes new gets pages that end where they end now.
-                key = (*watched.query.key[:-1], result.journal)  # type: ignore[index]
-                watched.query = self._live.rename(watched.query, key, self)
-                watched.version = watched.query.version
-        watched.sent, watched.journal = result, result.journal
-        common = {"queryId": id, "logLines": [], "journal": result.journal}
-        if isinstance(result.outcome, Success):
-            return {"type": "QueryUpdated", **common, "value": orjson.Fragment(result.outcome.value)}
-        return {"type": "QueryFailed", **common, **_failure(result.outcome, "errorMessage")}
 
     # Mutations.
 
     def _queue(self, message: Reader) -> None:
         if len(self._mutations) >= self._sync.limits.mutations:
-            raise _ClosedError(1013, "TooManyConcurrentRequests")
+            raise ClosedError(1013, "TooManyConcurrentRequests")
         self._mutations.append(self._call(message))
         self._more_mutations.set()
 
@@ -490,7 +355,7 @@ class _Connection:
     async def _mutate(self) -> None:
         while True:
             await self._more_mutations.wait()
-            await self._room.wait()
+            await self._outbox.room.wait()
             if self._must and not self._back and self._clock.monotonic() - self._must_since > _UNSHOWN_S:
                 # One commit after the other would leave no moment at which all that is committed is answered.
                 await self._shown.wait()
@@ -517,16 +382,16 @@ class _Connection:
         except CallError as error:
             outcome, moment = self._calls.failure(error, call.path), None
         except ConflictError as error:
-            raise _ClosedError(
+            raise ClosedError(
                 1013, "TooManyConcurrentRequests: the transaction lost against others each time"
             ) from error
         except StoreError as error:
             # Whether or not it took effect: the client asks again, and is told what became of it.
-            raise _ClosedError(1011, "InternalServerError: the database can't be reached") from error
+            raise ClosedError(1011, "InternalServerError: the database can't be reached") from error
         finally:
             self._committing = False
-        response = {**_response(outcome), "ts": moment, "logLines": []}
-        self._send({"type": "MutationResponse", "requestId": call.request, **response})
+        response = {**response_fields(outcome), "ts": moment, "logLines": []}
+        self._outbox.send({"type": "MutationResponse", "requestId": call.request, **response})
         self._require(self._live.stamp())
         self._answered.set()
         self._done(call)
@@ -541,6 +406,7 @@ class _Connection:
             if recorded is not None:
                 moment, _, value = recorded.partition(" ")
                 return (Success(value), moment), []
+            self._back = False  # those with a record come first; what happens from here on is new
             result, events = await runner.mutate(chain, function, prepared.arguments(), tx)
             success = self._calls.success(function, result)
             moment = encode_moment(self._live.stamp())
@@ -561,7 +427,7 @@ class _Connection:
 
     def _act(self, message: Reader) -> None:
         if self._acting >= self._sync.limits.actions:
-            raise _ClosedError(1013, "TooManyConcurrentRequests")
+            raise ClosedError(1013, "TooManyConcurrentRequests")
         call = self._call(message)
         task = asyncio.get_running_loop().create_task(self._act_one(call), name="duly sync action")
         self._acting += 1
@@ -570,8 +436,8 @@ class _Connection:
 
     async def _act_one(self, call: _Call) -> None:
         try:
-            await self._room.wait()
-            self._send({"type": "ActionResponse", "requestId": call.request, **await self._acted(call)})
+            await self._outbox.room.wait()
+            self._outbox.send({"type": "ActionResponse", "requestId": call.request, **await self._acted(call)})
         except Exception as error:  # noqa: BLE001 (whatever it is, the client does not wait for an answer)
             self._fail(error)
         finally:
@@ -583,7 +449,7 @@ class _Connection:
             outcome = await self._calls.run(self._prepared("action", call), call.caller)
         except CallError as error:
             outcome = self._calls.failure(error, call.path)
-        return {**_response(outcome), "logLines": []}
+        return {**response_fields(outcome), "logLines": []}
 
     # Identity.
 
@@ -595,7 +461,7 @@ class _Connection:
             self._caller = await self._sync.authenticator.from_message(message.fields)
         except IdentityError as error:
             if error.status == 503:
-                raise _ClosedError(1011, f"InternalServerError: {error.code}") from error
+                raise ClosedError(1011, f"InternalServerError: {error.code}") from error
             raise self._refused(error.message, attempted=True) from error
         self._asked[1] += 1
         if self._expiry is not None:
@@ -621,8 +487,8 @@ class _Connection:
             return
         self._fail(self._refused("the token has expired", attempted=False))
 
-    def _refused(self, why: str, *, attempted: bool) -> _ClosedError:
-        return _ClosedError(
+    def _refused(self, why: str, *, attempted: bool) -> ClosedError:
+        return ClosedError(
             message={
                 "type": "AuthError",
                 "error": why,
@@ -630,37 +496,3 @@ class _Connection:
                 "authUpdateAttempted": attempted,
             }
         )
-
-
-def _run_live(
-    calls: Calls, prepared: Prepared, caller: Caller, journal: str | None
-) -> Callable[[Transaction], Awaitable[_Result]]:
-    pages = Pages(journal)
-
-    async def run(tx: Transaction) -> _Result:
-        outcome = await calls.look(prepared, caller, "convex_encoded_json", tx, pages)
-        return _result_of(outcome, pages.end)
-
-    return run
-
-
-def _result_of(outcome: Outcome, journal: str | None) -> _Result:
-    if isinstance(outcome, Success):
-        return _Result(outcome.value, None, outcome, journal)
-    return _Result("error: " + _REQUEST_ID.sub("", outcome.message), outcome.data, outcome, journal)
-
-
-def _failure(failure: Failure, message: str) -> dict[str, Any]:
-    # Clients take the mere presence of data for an error with data.
-    data = {} if failure.data is None else {"errorData": orjson.Fragment(failure.data)}
-    return {message: failure.message, **data}
-
-
-def _response(outcome: Outcome) -> dict[str, Any]:
-    if isinstance(outcome, Success):
-        return {"success": True, "result": orjson.Fragment(outcome.value)}
-    return {"success": False, **_failure(outcome, "result")}
-
-
-def _version(version: tuple[int, int, int]) -> dict[str, Any]:
-    return {"querySet": version[0], "identity": version[1], "ts": encode_moment(version[2])}

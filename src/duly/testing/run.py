@@ -427,6 +427,8 @@ def _document(job: Job) -> ScheduledFunction:
 
 def _line(event: Event) -> str:
     at = datetime_of(event.at_ms).isoformat(" ", "milliseconds").removesuffix("+00:00")
-    due = f" for {datetime_of(event.due_ms).isoformat(' ', 'milliseconds')[:-6]}" if event.due_ms is not None else ""
+    # Of one that has ended it is past.
+    due_ms = None if event.kind in ("success", "failed") else event.due_ms
+    due = f" for {datetime_of(due_ms).isoformat(' ', 'milliseconds')[:-6]}" if due_ms is not None else ""
     detail = f": {event.detail.splitlines()[0]}" if event.detail else ""
     return f"{at} {event.kind:<11} {event.path}{due}{detail}"
