@@ -30,7 +30,7 @@ from duly.errors import AppNotOpenError, DulyError
 if TYPE_CHECKING:
     from duly._watch.metrics import Metrics
 
-__all__ = ["BODY_BYTES_MAX", "ASGIApp", "App", "Parts"]
+__all__ = ["BODY_BYTES_MAX", "CONNECTIONS_MAX", "QUERIES_MAX", "REQUESTS_MAX", "ASGIApp", "App", "Parts"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,6 +46,15 @@ ASGIApp = Callable[
 
 BODY_BYTES_MAX = (16 << 20) + 2_000
 """Of a request: arguments of 16 MiB, and what is around them."""
+
+CONNECTIONS_MAX = 10_000
+"""WebSockets at once."""
+
+QUERIES_MAX = 2_000
+"""Queries that one WebSocket is subscribed to."""
+
+REQUESTS_MAX = 1_000
+"""Calls over HTTP at once."""
 
 _DEFAULT_URL = "sqlite:///duly.db"
 
@@ -202,6 +211,9 @@ class App:
         worker: bool = True,
         cors_origins: Sequence[str] = (),
         max_body: int = BODY_BYTES_MAX,
+        max_connections: int = CONNECTIONS_MAX,
+        max_queries: int = QUERIES_MAX,
+        max_requests: int = REQUESTS_MAX,
         dev: bool = False,
         metrics: bool = True,
     ) -> ASGIApp:
@@ -215,6 +227,9 @@ class App:
             cors_origins: The origins whose web pages may call, such as `["https://shop.example"]`, besides those of
                 this machine; `["*"]` is any.
             max_body: The longest request, in bytes.
+            max_connections: How many WebSockets at once; who comes beyond is asked to come again.
+            max_queries: How many queries a client may be subscribed to on one of them.
+            max_requests: How many calls over HTTP at once; more are answered with status 503.
             dev: Whether clients are told the errors of functions. They may hold what is nobody's business.
             metrics: Whether what happens is counted, for Prometheus at `/metrics`, if `duly[metrics]` is installed.
 
@@ -231,6 +246,7 @@ class App:
             from duly.server.asgi import make_asgi  # noqa: PLC0415
             from duly.server.caller import Authenticator  # noqa: PLC0415
             from duly.server.calls import Calls  # noqa: PLC0415
+            from duly.server.limits import Limits  # noqa: PLC0415
         except ModuleNotFoundError as error:
             missing = (error.name or "").partition(".")[0]
             raise DulyError(f"{missing} is not installed; serving needs pip install 'duly[server]'") from error
@@ -241,6 +257,8 @@ class App:
             name=self.name,
             cors_origins=cors_origins,
             max_body=max_body,
+            max_requests=max_requests,
+            limits=Limits(max_connections, max_queries),
             authenticator=Authenticator(
                 self._identity_providers, self._parts.clock, lambda: self._running().environment.store
             ),

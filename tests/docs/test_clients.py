@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 import duly
+from duly._app import CONNECTIONS_MAX, QUERIES_MAX
 from duly.codegen import typescript
-from duly.server.sync import Limits
+from duly.server.limits import Limits
 from examples.shop import app
 from examples.shop.orders import Order, orders
 from tests.clients.packages import NODE, packages
@@ -76,4 +77,4 @@ def test_the_query_of_pages_is_a_function() -> None:
 
 def test_the_limits_of_a_connection_are_these() -> None:
     rows = re.findall(r"^\| .*connection.* \| ([\d,]+) \|$", PAGE, re.MULTILINE)
-    assert [int(row.replace(",", "")) for row in rows] == list(asdict(Limits()).values())
+    assert [int(row.replace(",", "")) for row in rows] == list(asdict(Limits(CONNECTIONS_MAX, QUERIES_MAX)).values())

@@ -33,13 +33,48 @@ _JUNK = st.recursive(
     ),
     max_leaves=6,
 )
-_PATHS = ["app:texts", "app:how_many", "app:echo", "app:write", "app:write_twice", "app:secretive", "app:hidden"]
-_PATHS += ["app:pages", "app.js:whoami", "app:refusing", "app:exits_in_transaction", "no:such", "not/../a path"]
-_ARGS: list[Any] = [{}, {"text": "a"}, {"value": 1}, {"data": {"a": 1}}, {"value": {"$bytes": "?"}}]
-_ARGS += [{"paginationOpts": {"numItems": 2, "cursor": None}}, {"paginationOpts": {"numItems": 1e18, "cursor": "x"}}]
+_PATHS = [
+    "app:texts",
+    "app:how_many",
+    "app:echo",
+    "app:write",
+    "app:write_twice",
+    "app:secretive",
+    "app:hidden",
+    "app:pages",
+    "app.js:whoami",
+    "app:refusing",
+    "app:exits_in_transaction",
+    "no:such",
+    "not/../a path",
+]
+_ARGS: list[Any] = [
+    {},
+    {"text": "a"},
+    {"value": 1},
+    {"data": {"a": 1}},
+    {"value": {"$bytes": "?"}},
+    {"paginationOpts": {"numItems": 2, "cursor": None}},
+    {"paginationOpts": {"numItems": 1e18, "cursor": "x"}},
+]
 
-_FIELDS = ["type", "sessionId", "baseVersion", "newVersion", "modifications", "requestId", "udfPath", "args", "value"]
-_FIELDS += ["tokenType", "componentPath", "maxObservedTimestamp", "impersonating", "queryId", "journal"]
+_FIELDS = [
+    "type",
+    "sessionId",
+    "baseVersion",
+    "newVersion",
+    "modifications",
+    "requestId",
+    "udfPath",
+    "args",
+    "value",
+    "tokenType",
+    "componentPath",
+    "maxObservedTimestamp",
+    "impersonating",
+    "queryId",
+    "journal",
+]
 _STEPS = st.tuples(
     st.sampled_from(["Add", "Add", "Add", "Remove", "Mutation", "Mutation", "Action", "Authenticate", "Event"]),
     st.sampled_from(_PATHS),
@@ -106,6 +141,8 @@ class _Astray:
                 self.wire.send_text(json.dumps(message).replace("null", "[" * depth + "]" * depth, 1))
                 return
             case "again", _, times:
+                pass
+            case _:
                 pass
         for _ in range(times):
             self.wire.send_text(json.dumps(message))

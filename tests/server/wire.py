@@ -52,7 +52,7 @@ class Wire:
         if message["type"] == "websocket.close":
             self.closed = ClosedError(message.get("code", 1000), message.get("reason") or "")
             self._to_server.put_nowait({"type": "websocket.disconnect", "code": self.closed.code})
-        else:
+        if message["type"] == "websocket.send":
             await self.reads.wait()
         self.unread.put_nowait(message)
 

@@ -7,7 +7,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from duly._app import BODY_BYTES_MAX
+from duly._app import BODY_BYTES_MAX, CONNECTIONS_MAX, QUERIES_MAX, REQUESTS_MAX
 from duly._model.job import JobState
 from duly.cli._admin_key import add_admin_key, list_admin_keys, revoke_admin_key
 from duly.cli._check import check
@@ -118,6 +118,9 @@ def _serve(
     ] = "",
     cors_origin: Origins = None,
     max_body: Annotated[int, typer.Option(metavar="BYTES", min=1, help="The longest request.")] = BODY_BYTES_MAX,
+    max_connections: Annotated[int, typer.Option(min=1, help="WebSockets at once.")] = CONNECTIONS_MAX,
+    max_queries: Annotated[int, typer.Option(min=1, help="Live queries of one WebSocket.")] = QUERIES_MAX,
+    max_requests: Annotated[int, typer.Option(min=1, help="Calls over HTTP at once.")] = REQUESTS_MAX,
     no_worker: Annotated[bool, typer.Option("--no-worker", help="Run no due functions; workers elsewhere do.")] = False,
     dev: Annotated[bool, typer.Option("--dev", help="Tell clients the errors of functions.")] = False,
     metrics_port: MetricsPort = None,
@@ -130,7 +133,14 @@ def _serve(
     """
     with problems_shown():
         loaded = load_app(app, database)
-        asgi = loaded.app.asgi(cors_origins=cors_origin or [], max_body=max_body, dev=dev)
+        asgi = loaded.app.asgi(
+            cors_origins=cors_origin or [],
+            max_body=max_body,
+            max_connections=max_connections,
+            max_queries=max_queries,
+            max_requests=max_requests,
+            dev=dev,
+        )
         serving = serve(
             loaded,
             asgi,

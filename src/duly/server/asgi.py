@@ -19,6 +19,7 @@ from duly._work.executor import Executor
 from duly.server.caller import Authenticator
 from duly.server.calls import Calls
 from duly.server.http import Api
+from duly.server.limits import Limits
 from duly.server.refusal import REFUSED, refuse
 from duly.server.sync import Sync
 
@@ -41,6 +42,8 @@ def make_asgi(
     name: str,
     cors_origins: Sequence[str],
     max_body: int,
+    max_requests: int,
+    limits: Limits,
     authenticator: Authenticator,
     clock: Clock,
     live: Callable[[], Live],
@@ -55,6 +58,8 @@ def make_asgi(
         name: The app's.
         cors_origins: The origins whose pages may call, besides those of this machine; "*" is any.
         max_body: Of a request, in bytes.
+        max_requests: How many calls over HTTP at once.
+        limits: What clients of the sync protocol may take.
         authenticator: Tells who calls.
         clock: The door to time.
         live: The app's live queries, while it is open.
@@ -68,9 +73,10 @@ def make_asgi(
         clock=clock,
         live=live,
         max_body=max_body,
+        max_requests=max_requests,
         metrics=metrics,
     )
-    sync = Sync(calls, live, authenticator)
+    sync = Sync(calls, live, authenticator, limits)
     if metrics is not None:
         metrics.in_flight.append(calls.in_flight.__getitem__)
         metrics.connections.append(lambda: len(sync.connections))

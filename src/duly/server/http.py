@@ -53,6 +53,7 @@ class Api:
         clock: The door to time.
         live: The app's live queries, while it is open.
         max_body: In bytes.
+        max_requests: How many calls at once.
         metrics: What counts what happens, if anything does.
     """
 
@@ -66,6 +67,7 @@ class Api:
         clock: Clock,
         live: Callable[[], Live],
         max_body: int,
+        max_requests: int,
         metrics: "Metrics | None",
     ) -> None:
         self._calls = calls
@@ -75,19 +77,21 @@ class Api:
         self._live = live
         self._snapshots = Snapshots(lambda: calls.runner.environment.store, clock)
         self._max_body = max_body
+        self._max_requests = max_requests
+        self._requests = 0
         self._metrics = metrics
 
     def routes(self) -> list[Route]:
         return [
-            Route("/api/query", self._of_kind("query"), methods=["POST"]),
-            Route("/api/mutation", self._of_kind("mutation"), methods=["POST"]),
-            Route("/api/action", self._of_kind("action"), methods=["POST"]),
-            Route("/api/function", self._any_function, methods=["POST"]),
-            Route("/api/run/{path:path}", self._run_path, methods=["POST"]),
-            Route("/api/query", self._get_query, methods=["GET"]),
-            Route("/api/query_batch", self._query_batch, methods=["POST"]),
-            Route("/api/query_ts", self._query_ts, methods=["POST"]),
-            Route("/api/query_at_ts", self._query_at_ts, methods=["POST"]),
+            self._route("/api/query", self._of_kind("query")),
+            self._route("/api/mutation", self._of_kind("mutation")),
+            self._route("/api/action", self._of_kind("action")),
+            self._route("/api/function", self._any_function),
+            self._route("/api/run/{path:path}", self._run_path),
+            self._route("/api/query", self._get_query, "GET"),
+            self._route("/api/query_batch", self._query_batch),
+            self._route("/api/query_ts", self._query_ts),
+            self._route("/api/query_at_ts", self._query_at_ts),
             Route("/api/debug_event", self._debug_event, methods=["POST"]),
             Route("/version", self._version),
             Route("/instance_version", self._version),
@@ -97,6 +101,20 @@ class Api:
             Route("/ready", self._ready),
             Route("/metrics", self._show_metrics),
         ]
+
+    def _route(self, path: str, endpoint: Callable[[Request], Awaitable[Response]], method: str = "POST") -> Route:
+        """A route of calls, of which there are so many at once and no more."""
+
+        async def counted(request: Request) -> Response:
+            if self._requests >= self._max_requests:
+                raise RefusedError(503, "TooManyConcurrentRequests", "the server has enough to do; try again")
+            self._requests += 1
+            try:
+                return await endpoint(request)
+            finally:
+                self._requests -= 1
+
+        return Route(path, counted, methods=[method])
 
     async def _who(self, request: Request) -> Caller:
         return await self._authenticator.from_header(request.headers.get("authorization"))

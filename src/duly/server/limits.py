@@ -16,7 +16,7 @@ class Limits:
         actions: How many actions of one connection may run.
     """
 
-    connections: int = 10_000
-    queries: int = 2_000
+    connections: int
+    queries: int
     mutations: int = 1_000
     actions: int = 1_000

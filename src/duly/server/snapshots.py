@@ -47,6 +47,7 @@ class Snapshots:
         self._store = store
         self._clock = clock
         self._held: dict[int, _Held] = {}
+        self._coming = 0
         self._sweeper: asyncio.Task[None] | None = None
 
     async def hold(self, stamp: Callable[[], int]) -> int:
@@ -59,10 +60,14 @@ class Snapshots:
             TooManySnapshotsError: So many are held already.
         """
         await self._let_go()
-        if len(self._held) >= _SNAPSHOTS_MAX:
+        if len(self._held) + self._coming >= _SNAPSHOTS_MAX:
             raise TooManySnapshotsError
-        snapshot = await self._store().snapshot()
-        moment = stamp()
+        moment = stamp()  # before the snapshot is taken, which so shows all that was committed by then
+        self._coming += 1
+        try:
+            snapshot = await self._store().snapshot()
+        finally:
+            self._coming -= 1
         self._held[moment] = _Held(snapshot, self._clock.monotonic())
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().create_task(self._sweep(), name="duly snapshots")

@@ -33,7 +33,7 @@ from duly.server.messages import BadMessageError, Reader, encode_moment
 from duly.server.outbox import Outbox
 from duly.server.results import Watched, response_fields, result_of, run_live, version_fields
 
-__all__ = ["Limits", "Sync"]
+__all__ = ["Sync"]
 
 _log = logging.getLogger("duly")
 
@@ -70,13 +70,11 @@ class Sync:
         limits: What one client may take.
     """
 
-    def __init__(
-        self, calls: Calls, live: Callable[[], Live], authenticator: Authenticator, limits: Limits | None = None
-    ) -> None:
+    def __init__(self, calls: Calls, live: Callable[[], Live], authenticator: Authenticator, limits: Limits) -> None:
         self.calls = calls
         self.live = live
         self.authenticator = authenticator
-        self.limits = limits or Limits()
+        self.limits = limits
         self.connections: set[_Connection] = set()
         self.actions: set[asyncio.Task[None]] = set()
         # By session: mutations of an old connection may still run when its client is back on a new one.
