@@ -11,8 +11,6 @@ from duly._call.registry import Registry
 from duly._call.runner import Runner
 from duly._call.scheduler import Scheduler
 from duly._call.scope import FROM_OUTSIDE, CallChain, Environment
-from duly._ground.clock import Clock, SystemClock
-from duly._ground.entropy import Entropy, SystemEntropy
 from duly._ground.ids import IdMaker, SharedIdMaker
 from duly._live.live import Live
 from duly._live.subscribing import subscribe
@@ -20,11 +18,10 @@ from duly._model.event import Observer, both
 from duly._model.function import FunctionReference
 from duly._model.options import distinct, positive
 from duly._model.provider import JWTProvider
-from duly._store.open import make_store
-from duly._store.port import Lease, Store
+from duly._parts import Parts
+from duly._store.port import Store
 from duly._watch.installed import make_metrics, make_tracer
 from duly._work.executor import Executor
-from duly._work.lease import Keeper, LeaseKeeper
 from duly.errors import AppNotOpenError, DulyError
 
 if TYPE_CHECKING:
@@ -57,39 +54,6 @@ REQUESTS_MAX = 1_000
 """Calls over HTTP at once."""
 
 _DEFAULT_URL = "sqlite:///duly.db"
-
-
-class Parts:
-    """What an app is made of besides its functions. Surfaces and tests replace some of it.
-
-    Args:
-        clock: The door to time.
-        entropy: The door to chance.
-        observer: Told what happened, after each commit.
-        strict: Whether a mutation that waits for the world is an error rather than a warning (rule T3).
-        store: Makes the store from the database URL.
-        keep: Makes what renews a worker's lease.
-        tracer_provider: Of OpenTelemetry; default: the one that the program has set up, if it has.
-    """
-
-    def __init__(
-        self,
-        clock: Clock | None = None,
-        entropy: Entropy | None = None,
-        observer: Observer | None = None,
-        *,
-        strict: bool = False,
-        store: Any = make_store,
-        keep: Callable[[Lease, float], Keeper] = LeaseKeeper,
-        tracer_provider: Any = None,
-    ) -> None:
-        self.clock = clock or SystemClock()
-        self.entropy = entropy or SystemEntropy()
-        self.observer = observer
-        self.strict = strict
-        self.make_store = store
-        self.keep = keep
-        self.tracer_provider = tracer_provider
 
 
 class App:
