@@ -72,6 +72,10 @@ bench: $(VENV)/ready ## Measure what the design promises, as ratios
 bench-postgresql: $(VENV)/ready postgresql ## The same on PostgreSQL, beside its peers (BENCH="--quick" for a small run)
 	@$(PYTHON) -m benchmarks.postgresql $(BENCH)
 
+.PHONY: bench-server
+bench-server: $(VENV)/ready ## What the server does, beside a bare Starlette endpoint (BENCH="--quick" for a small run)
+	@$(PYTHON) -m benchmarks.server $(BENCH)
+
 .PHONY: soak
 soak: $(VENV)/ready clients ## Kill workers for as long as you like; with SEEDS=20000, simulate so many seeds
 ifdef SEEDS

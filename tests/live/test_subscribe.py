@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import duly
-from tests.support import eventually
+from duly._app import Parts
+from tests.support import ManualClock, eventually
 
 
 class Note(TypedDict):
@@ -339,3 +340,29 @@ async def test_closing_the_app_tells_who_waits(database: str) -> None:
         await stepped(app)
     with pytest.raises(duly.errors.AppNotOpenError):
         await later
+
+
+@duly.query
+async def waits_for_ever(ctx: duly.QueryCtx) -> int:
+    number = await ctx.db.query(notes).count()
+    await asyncio.Event().wait()
+    return number
+
+
+async def test_a_query_that_waits_for_ever_fails_and_holds_up_no_other_for_long(lasting_database: str) -> None:
+    app = duly.App(__name__, database=lasting_database)
+    clock = ManualClock()
+    app._parts = Parts(clock=clock)
+    async with app.client():
+        stuck = asyncio.ensure_future(anext(app.subscribe(waits_for_ever)))
+        others = app.subscribe(how_many)
+        waiting = asyncio.ensure_future(anext(others))
+
+        async def both_have_something() -> bool:
+            await clock.advance(1)
+            return stuck.done() and waiting.done()
+
+        await eventually(both_have_something)
+        with pytest.raises(duly.errors.LimitError, match="live query"):
+            await stuck
+        assert await waiting == 0

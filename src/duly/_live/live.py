@@ -8,7 +8,7 @@ after each step every result is that of the same snapshot, and whoever watches s
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, Protocol, TypeVar
 
 from duly._ground.clock import Clock
@@ -17,7 +17,7 @@ from duly._live.reading import recording
 from duly._model.backoff import OUTAGE
 from duly._model.changes import Changes, Reads
 from duly._store.port import Store, Transaction
-from duly.errors import AppNotOpenError, ConflictError, StoreError
+from duly.errors import AppNotOpenError, ConflictError, LimitError, StoreError
 
 __all__ = ["Live", "LiveQuery", "Watcher"]
 
@@ -32,6 +32,8 @@ _PRUNE_S = 120.0
 _PRUNED_MAX = 1_000
 # How long a step keeps the event loop from others.
 _SLICE_S = 0.005
+# How long one query may take.
+_RUN_S = 10.0
 
 
 class Watcher(Protocol):
@@ -43,11 +45,17 @@ class Watcher(Protocol):
 class LiveQuery(Generic[T]):
     """A query that is watched. `outcome` is its result as of the last step, or None as long as `version` is 0."""
 
-    __slots__ = ("key", "outcome", "reads", "run", "version", "watchers")
+    __slots__ = ("fail", "key", "outcome", "reads", "run", "version", "watchers")
 
-    def __init__(self, key: Hashable, run: Callable[[Transaction], Awaitable[T]]) -> None:
+    def __init__(
+        self,
+        key: Hashable,
+        run: Callable[[Transaction], Coroutine[Any, Any, T]],
+        fail: Callable[[Exception], T],
+    ) -> None:
         self.key = key
         self.run = run
+        self.fail = fail
         self.outcome: T | None = None
         # Grows with each outcome that differs from the one before.
         self.version = 0
@@ -96,17 +104,25 @@ class Live:
 
     # Watching.
 
-    def watch(self, key: Hashable, run: Callable[[Transaction], Awaitable[T]], watcher: Watcher) -> LiveQuery[T]:
+    def watch(
+        self,
+        key: Hashable,
+        run: Callable[[Transaction], Coroutine[Any, Any, T]],
+        watcher: Watcher,
+        *,
+        fail: Callable[[Exception], T],
+    ) -> LiveQuery[T]:
         """Watches a query from the next step on, which comes soon.
 
         Args:
             key: Equal for queries that are the same computation; then that of the first goes on.
             run: Computes it. It lets no error out but the store's.
             watcher: Told of each new outcome.
+            fail: Makes an outcome of the error that it took too long.
         """
         query = self._queries.get(key)
         if query is None:
-            query = self._queries[key] = LiveQuery(key, run)
+            query = self._queries[key] = LiveQuery(key, run, fail)
             self._begin()
         query.watchers.add(watcher)
         return query
@@ -252,7 +268,7 @@ class Live:
         computed: list[tuple[LiveQuery[Any], Any, Reads]] = []
         for query in [query for query in self._queries.values() if not query.version or query in touched]:
             reads = Reads()
-            outcome = await query.run(recording(tx, reads))
+            outcome = await self._in_time(query, recording(tx, reads))
             if tx.fault is not None:
                 raise tx.fault
             self.runs += 1
@@ -261,6 +277,21 @@ class Live:
                 await self._clock.sleep(0)
                 started = self._clock.monotonic()
         return place, computed
+
+    async def _in_time(self, query: LiveQuery[T], tx: Transaction) -> T:
+        """One that waited for ever would hold up all others, which come after it."""
+        began = self._clock.monotonic()
+        task = asyncio.get_running_loop().create_task(query.run(tx), name="duly live query")
+        timer = self._clock.call_later(_RUN_S, task.cancel)
+        try:
+            await asyncio.wait({task})
+        finally:
+            timer.cancel()
+            task.cancel()
+        if not task.cancelled():
+            return task.result()
+        seconds = round(self._clock.monotonic() - began, 3)
+        return query.fail(LimitError("seconds that a live query may take", seconds, _RUN_S, "read less (rule T4)"))
 
     def _touched(self, changes: Changes) -> set[LiveQuery[Any]]:
         if changes.everything:

@@ -48,7 +48,7 @@ async def subscribe(
         return _Outcome(value, None)
 
     bell = _Bell()
-    query = live.watch(("python", function.path, stored), run, bell)
+    query = live.watch(("python", function.path, stored), run, bell, fail=lambda error: _Outcome(None, error))
     try:
         seen = 0
         while True:

@@ -1,7 +1,7 @@
 """What is told of the queries that a connection is subscribed to, and of calls."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from duly.server.caller import Caller
 from duly.server.calls import Calls, Failure, Outcome, Prepared, Success
 from duly.server.messages import encode_moment
 
-__all__ = ["Result", "Watched", "response_fields", "result_of", "run_live", "version_fields"]
+__all__ = ["Result", "Watched", "failing", "response_fields", "result_of", "run_live", "version_fields"]
 
 _REQUEST_ID = re.compile(r"\[Request ID: [0-9a-f]+\]")
 
@@ -71,7 +71,7 @@ class Watched:
 
 def run_live(
     calls: Calls, prepared: Prepared, caller: Caller, journal: str | None
-) -> Callable[[Transaction], Awaitable[Result]]:
+) -> Callable[[Transaction], Coroutine[Any, Any, Result]]:
     pages = Pages(journal)
 
     async def run(tx: Transaction) -> Result:
@@ -79,6 +79,10 @@ def run_live(
         return result_of(outcome, pages.end)
 
     return run
+
+
+def failing(calls: Calls, path: str, journal: str | None) -> Callable[[Exception], Result]:
+    return lambda error: result_of(calls.failure(error, path), journal)
 
 
 def result_of(outcome: Outcome, journal: str | None) -> Result:

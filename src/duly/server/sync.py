@@ -31,7 +31,7 @@ from duly.server.identity import IdentityError
 from duly.server.limits import Limits
 from duly.server.messages import BadMessageError, Reader, encode_moment
 from duly.server.outbox import Outbox
-from duly.server.results import Watched, response_fields, result_of, run_live, version_fields
+from duly.server.results import Watched, failing, response_fields, result_of, run_live, version_fields
 
 __all__ = ["Sync"]
 
@@ -274,7 +274,8 @@ class _Connection:
         written = orjson.dumps(args, option=orjson.OPT_SORT_KEYS)
         key = (prepared.function.path, written, caller.identity, caller.is_admin)
         run = run_live(self._calls, prepared, caller, journal)
-        return Watched(path, args, journal, self._live.watch((*key, journal), run, self))
+        fail = failing(self._calls, path, journal)
+        return Watched(path, args, journal, self._live.watch((*key, journal), run, self, fail=fail))
 
     def _forget(self, watched: Watched) -> None:
         if isinstance(watched.query, LiveQuery):
