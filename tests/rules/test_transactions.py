@@ -16,6 +16,7 @@ import pytest
 
 import duly
 from duly._app import Parts
+from duly._ground.entropy import SystemEntropy
 from duly.errors import (
     ConflictError,
     DulyError,
@@ -277,6 +278,13 @@ async def test_T1_a_direct_mutation_is_retried_on_conflict(conflicts: int, datab
         assert stores[0].transactions == conflicts + 1
 
 
+class NoJitter(SystemEntropy):
+    """Pauses that are drawn take no time."""
+
+    def uniform(self) -> float:
+        return 0.0
+
+
 async def test_T1_a_direct_mutation_that_always_loses_says_so(database: str) -> None:
     stores: list[FaultyStore] = []
 
@@ -285,7 +293,7 @@ async def test_T1_a_direct_mutation_that_always_loses_says_so(database: str) -> 
         return stores[0]
 
     app = duly.App(__name__, database=database)
-    app._parts = Parts(store=make)
+    app._parts = Parts(store=make, entropy=NoJitter())
     async with app.client():
         stores[0].fail = [ConflictError("lost") for _ in range(100)]
         with pytest.raises(ConflictError):
