@@ -869,8 +869,8 @@ def test_M3_an_event_loop_that_is_shut_down_leaves_the_job_pending(file_database
     # What would end with the process.
     cast("Any", app._executor)._keeper.close()
     store = cast("Any", app._store)
-    store._mailbox._socket.close()
-    store._mailbox = None
+    store._peers._mailbox._socket.close()
+    store._peers._mailbox = None
     store._disconnect()
 
     async def look() -> None:

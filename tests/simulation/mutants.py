@@ -177,7 +177,7 @@ MUTANTS = [
     ),
     Mutant(
         "a commit that makes work wakes nobody (S8)",
-        (("_store/sqlite/store.py", "            self._signal.notify(topic, due)\n", "            pass\n"),),
+        (("_store/sqlite/peers.py", "            self._signal.notify(topic, due)\n", "            pass\n"),),
     ),
     Mutant(
         "a fault of the store is taken for the failure of the function (M3)",
