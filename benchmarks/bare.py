@@ -102,7 +102,7 @@ class BareFile:
                 execute("RELEASE one")
             for row in due:
                 execute("SAVEPOINT one")
-                order_id = orjson.loads(row[-2])["order_id"]
+                order_id = orjson.loads(row[12])["order_id"]
                 found: list[Any] = execute(_SQL["document_get"], (order_id,)).fetchall()
                 order = orjson.loads(found[0][0]) | {"status": "archived"}
                 execute(_SQL["document_replace"], (order_id, orjson.dumps(order).decode()))
@@ -142,12 +142,14 @@ def job_row(id: str, now: float, arguments: str) -> tuple[Any, ...]:
         None,
         arguments,
         False,
+        "",
+        None,
     )
 
 
 def _success(id: str, now: float) -> tuple[Any, ...]:
     """What `job_update` makes of it."""
-    return (id, "pending", 0, "mutation", "success", None, now, now + 1, 1, None, None, None, False)
+    return (id, "pending", 0, "mutation", "success", None, now, now + 1, 1, None, None, None, False, "")
 
 
 class BareCommits:

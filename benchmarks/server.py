@@ -73,20 +73,25 @@ def served(what: str, folder: Path) -> Iterator[Served]:
 
 
 async def _over_http(port: int, seconds: float) -> float:
-    """Mutations a second."""
+    """Mutations a second. By hand: a client library would cost more than either server."""
+    connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(_CONNECTIONS)]
     done = 0
     end = time.monotonic() + seconds
 
-    async def send(number: int) -> None:
+    async def send(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal done
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-            while time.monotonic() < end:
-                args = {"box": number, "text": "a note"}
-                answer = await client.post("/api/mutation", json={"path": "served:write", "args": args})
-                assert answer.json()["status"] == "success", answer.text
-                done += 1
+        body = json.dumps({"path": "served:write", "args": {"box": number, "text": "a note"}})
+        head = "POST /api/mutation HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        request = f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+        while time.monotonic() < end:
+            writer.write(request)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            length = next(line for line in answer.lower().splitlines() if line.startswith(b"content-length:"))
+            assert b'"success"' in await reader.readexactly(int(length.split(b":")[1]))
+            done += 1
+        writer.close()
 
-    await asyncio.gather(*(send(number) for number in range(_CONNECTIONS)))
+    await asyncio.gather(*(send(number, *connection) for number, connection in enumerate(connections)))
     return done / seconds
 
 
@@ -188,6 +193,9 @@ def main() -> None:
             title("Mutations over one WebSocket")
             sync = [_apart(_over_websocket, ours.port, seconds) for _ in range(rounds)]
             print(f"  duly                 {spread(sync)} mutations/s")
+            title(f"Idle connections: {count:,} with one query each")
+            each = asyncio.run(_idle(ours.port, count, ours))
+            print(f"  {each:.1f} KiB each")
             title(f"Live queries: {count:,} connections with one query each")
             for different in (False, True):
                 took = _apart(_to_subscribers, ours.port, count, different, times)
@@ -196,9 +204,6 @@ def main() -> None:
                     f"  {kind:<20} p50 {percentile(took, 50) * 1_000:,.0f} ms, max {max(took) * 1_000:,.0f} ms"
                     " from the answer to the last update"
                 )
-            title(f"Idle connections: {count:,} with one query each")
-            each = asyncio.run(_idle(ours.port, count, ours))
-            print(f"  {each:.1f} KiB each")
 
 
 if __name__ == "__main__":

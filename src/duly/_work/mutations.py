@@ -114,7 +114,7 @@ class Mutations:
             if arguments is None:
                 await tx.release(savepoint)
                 return unfit
-            _, events = await self._runner.mutate(CallChain(Id(job.id), trace=trace), function, arguments, tx)
+            _, events = await self._runner.mutate(CallChain(Id(job.id), False, None, trace), function, arguments, tx)
             if tx.fault is not None:
                 raise tx.fault
             now = environment.clock.now_ms()
