@@ -66,7 +66,7 @@ check: $(VENV)/ready ## Check lint, format, types and the direction of imports
 
 .PHONY: bench
 bench: $(VENV)/ready ## Measure what the design promises, as ratios
-	@$(PYTHON) -m benchmarks.core
+	@$(PYTHON) -m benchmarks.core $(BENCH)
 
 .PHONY: bench-postgresql
 bench-postgresql: $(VENV)/ready postgresql ## The same on PostgreSQL, beside its peers (BENCH="--quick" for a small run)
