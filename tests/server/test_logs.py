@@ -37,7 +37,7 @@ async def test_what_is_the_callers_fault_is_logged_as_info(
         (record.levelname, vars(record)["function"]) for record in caplog.records if "request_id" in vars(record)
     ] == [
         ("INFO", "app:refusing"),
-        ("INFO", "app:missing"),
+        ("WARNING", "app:missing"),
     ]
 
 

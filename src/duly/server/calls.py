@@ -301,10 +301,12 @@ class Calls:
                 detail = f"Uncaught {describe_failure(error)}"
         environment = self.runner.environment
         request_id = environment.entropy.token(8).hex()
-        is_ours = not isinstance(error, (AppError, CallError))
+        level = logging.WARNING if isinstance(error, CallError) else logging.ERROR
+        if isinstance(error, AppError):
+            level = logging.INFO  # what the function has to say to its caller is nobody's mistake
         fields = {"function": path, "request_id": request_id, "error": detail}
         _log.log(
-            logging.ERROR if is_ours else logging.INFO,
+            level,
             "%s [Request ID: %s] %s",
             path,
             request_id,
