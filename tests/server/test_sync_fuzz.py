@@ -213,6 +213,7 @@ async def test_clients_that_go_astray(sessions: list[list[tuple[Any, Any]]], cap
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(7_200)
 @settings(max_examples=10_000, deadline=None, suppress_health_check=_FIXTURES)
 @given(sessions=_SESSIONS)
 async def test_many_clients_that_go_astray(
