@@ -1,6 +1,5 @@
 """Signing in, staying so, and being turned away, as each published client does it."""
 
-import asyncio
 import time
 
 import pytest
@@ -11,6 +10,7 @@ from tests.clients.relay import Relay
 from tests.clients.server import Server
 from tests.clients.test_subscriptions import bodies
 from tests.server.issuer import OTHER_KEY, RSA_KEY, PrivateKey, token
+from tests.support import eventually
 
 ANN = {"issuer": "https://id.example.com", "subject": "ann"}
 
@@ -77,10 +77,14 @@ async def test_a_token_that_has_ended_is_replaced_and_nothing_is_lost(
     await story.until(lambda event: event == "asked for a fresh token")
     messages = await client.subscribe("chat:history", {"channel": channel})
     sent = 0
-    while not relay.of("server", "AuthError"):
+
+    async def is_told() -> bool:
+        nonlocal sent
         await client.mutation("chat:send", {"channel": channel, "body": str(sent)})
         sent += 1
-        await asyncio.sleep(0.05)
+        return bool(relay.of("server", "AuthError"))
+
+    await eventually(is_told)
     await client.mutation("chat:send", {"channel": channel, "body": str(sent)})
     last = await messages.until(lambda value: len(value) > sent)
     assert bodies(last) == [str(number) for number in range(sent + 1)]

@@ -8,6 +8,7 @@ from tests.clients.driver import ClientError, Driver
 from tests.clients.relay import Relay, Sender
 from tests.clients.server import Server
 from tests.clients.test_subscriptions import assert_responses_come_first, bodies, send
+from tests.support import eventually
 
 MOMENTS: dict[str, tuple[str, Sender, bool]] = {
     "before the request reaches the server": ("Mutation", "client", False),
@@ -91,8 +92,11 @@ async def test_a_network_that_stalls_only_delays(server: Server, npm: Driver, re
     assert await anext(messages) == []
     relay.stall()
     sending = asyncio.create_task(send(client, channel, "delayed"))
-    while not relay.of("client", "Mutation"):
-        await asyncio.sleep(0.01)
+
+    async def is_under_way() -> bool:
+        return bool(relay.of("client", "Mutation"))
+
+    await eventually(is_under_way)
     assert not sending.done()
     relay.heal()
     await sending

@@ -155,7 +155,7 @@ async def test_what_is_not_sampled_is_not_stored(database: str) -> None:
     assert job.trace is None
 
 
-@pytest.mark.skipif(Tracing.is_set_up(), reason="this process traces")
+@pytest.mark.skipif(Tracing.is_set_up(), reason="OpenTelemetry takes one provider for a process, and this one has it")
 async def test_where_nobody_has_set_it_up_nothing_is_traced(database: str) -> None:
     app = duly.App(__name__, database=database)
     async with app.client():
