@@ -492,3 +492,27 @@ async def test_what_a_look_took_and_gave_up_is_there_for_the_next_also_while_the
             await store.transact(lambda tx: look(tx, fails=True), claims=True)
         assert await store.transact(look, claims=True) == expected
     lease.release()
+
+
+async def test_what_a_look_gave_up_is_due_for_whoever_gave_it_up(engine: Engine, stores: Stores) -> None:
+    """Otherwise a worker would sleep until its own word for it has run out."""
+    clock = ManualClock()
+    store = await stores.open(engine, clock=clock)
+    lease = await store.register_worker("w1", 10, {})
+    await add_jobs(store, *(new_job(due=clock.now_ms() - number) for number in range(5)))
+
+    async def take(tx: Transaction, limit: int) -> float | None:
+        found = await tx.due_jobs("mutation", clock.now_ms(), limit)
+        assert len(found) == limit
+        if limit == 5:
+            raise ValueError("as the test asked for")
+        for job in found:
+            assert await tx.settle_job(job.id, "pending", 0, "success", clock.now_ms(), started=clock.now_ms())
+        return await tx.next_due("mutation")
+
+    with pytest.raises(ValueError, match="as the test"):
+        await store.transact(lambda tx: take(tx, 5), claims=True)
+    due = await store.transact(lambda tx: take(tx, 2), claims=True)
+    assert due is not None
+    assert due <= clock.now_ms()
+    lease.release()
