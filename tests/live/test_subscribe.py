@@ -1,9 +1,9 @@
 """Live queries from Python: they keep up, agree with each other, and are computed no more often than it takes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 import duly
 from duly._app import Parts
+from duly._ground.clock import Clock
+from duly._store.open import make_store
+from duly._store.port import Transaction
+from duly.errors import StoreUnavailableError
+from duly.testing.faults import StoreView
 from tests.support import ManualClock, eventually
+
+T = TypeVar("T")
 
 
 class Note(TypedDict):
@@ -366,3 +373,45 @@ async def test_a_query_that_waits_for_ever_fails_and_holds_up_no_other_for_long(
         with pytest.raises(duly.errors.LimitError, match="live query"):
             await stuck
         assert await waiting == 0
+
+
+class CutOff(StoreView):
+    """A store that can't be reached while `down`."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        super().__init__(make_store(url, clock))
+        self.down = False
+
+    async def read(self, body: Callable[[Transaction], Awaitable[T]], /, *, follows: bool = False) -> T:
+        if self.down:
+            raise StoreUnavailableError("it is down")
+        return await self._store.read(body, follows=follows)
+
+    async def follow(self, follower: str, seconds: float) -> None:
+        if self.down:
+            raise StoreUnavailableError("it is down")
+        await self._store.follow(follower, seconds)
+
+
+async def test_what_is_committed_while_nobody_took_note_is_seen_afterwards(lasting_database: str) -> None:
+    """Cut off for so long that its word that it follows has run out: then commits leave no word for it."""
+    clock = ManualClock()
+    ours, theirs = duly.App(__name__, database=lasting_database), duly.App(__name__, database=lasting_database)
+    ours._parts, theirs._parts = Parts(clock=clock, store=CutOff), Parts(clock=clock)
+    async with ours.client(), theirs.client():
+        results = ours.subscribe(how_many)
+        assert await upcoming(results) == 0
+        store = cast("CutOff", ours._store)
+        store.down = True
+        for _ in range(50):
+            await clock.advance(1)
+        await theirs.mutation(add, "a", 1)
+        store.down = False
+        later = asyncio.ensure_future(anext(results))
+
+        async def has_come() -> bool:
+            await clock.advance(1)
+            return later.done()
+
+        await eventually(has_come)
+        assert await later == 1
