@@ -52,15 +52,18 @@ def at_the_commit(
     follows: set[Wire] = set()
     happened = asyncio.Event()
 
-    async def run_with_trouble(wire: Wire, statements: Sequence[Statement]) -> list[Answer]:
-        if statements[0].text != "COMMIT" or wire not in follows or happened.is_set():
-            answers = await run(wire, statements)
-            if since in [statement.name for statement in statements]:
-                follows.add(wire)
-            return answers
+    async def run_with_trouble(
+        wire: Wire, statements: Sequence[Statement], afterwards: Statement | None = None
+    ) -> list[Answer]:
+        if since in [statement.name for statement in statements]:
+            follows.add(wire)
+        if statements[-1].text != "COMMIT" or wire not in follows or happened.is_set():
+            return await run(wire, statements, afterwards)
         happened.set()
+        # What is sent together reaches the server one after the other all the same.
+        await run(wire, statements[:-1])
         await asyncio.to_thread(before)
-        answers = await run(wire, statements)
+        await run(wire, statements[-1:])
         await asyncio.to_thread(after)
         wire.break_off()
         await run(wire, [Statement("SELECT 1")])

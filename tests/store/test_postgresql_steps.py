@@ -11,10 +11,13 @@ from duly._ground.clock import SystemClock
 from duly._model.schema import Index, Table
 from duly._store.open import make_store
 from duly._store.port import Position, Store, Transaction
+from duly._store.postgresql.address import Address
 from duly._store.postgresql.pool import Pool
-from duly._store.postgresql.wire import Wire
-from duly.errors import StoreUnavailableError
-from tests.store.rows import NOTES, new_id
+from duly._store.postgresql.wire import Statement, Wire
+from duly.errors import StoreError, StoreUnavailableError
+from tests.proxy import Proxy
+from tests.store.rows import NOTES, add_jobs, new_id, new_job
+from tests.support import LOADED_S, eventually
 
 HIGHEST = Position(b"", NOTES + "~")
 LOWEST = Position(b"", NOTES)
@@ -67,9 +70,9 @@ async def test_two_bodies_one_of_which_got_no_connection_are_serializable_all_th
             raise StoreUnavailableError("as the test asked for")
         return await take(pool)
 
-    async def watched(wire: Wire, statements: Any) -> Any:
+    async def watched(wire: Wire, statements: Any, afterwards: Any = None) -> Any:
         begins.append(statements[0].text)
-        return await run(wire, statements)
+        return await run(wire, statements, afterwards)
 
     async def adds(tx: Transaction) -> None:
         with contextlib.suppress(StoreUnavailableError):
@@ -88,9 +91,9 @@ async def test_a_body_that_gives_up_waiting_takes_nothing_of_others_with_it(
 ) -> None:
     id, run = new_id(), Wire.run_here
 
-    async def slowly(wire: Wire, statements: Any) -> Any:
+    async def slowly(wire: Wire, statements: Any, afterwards: Any = None) -> Any:
         await asyncio.sleep(0.05)
-        return await run(wire, statements)
+        return await run(wire, statements, afterwards)
 
     async def writes(tx: Transaction) -> None:
         await tx.insert_document(id, "{}")
@@ -132,8 +135,6 @@ async def test_a_document_that_an_index_does_not_hold_yet_can_be_deleted(store: 
 async def test_a_row_that_another_transaction_holds_does_not_make_workers_spin(
     store: Store, postgresql_url: str
 ) -> None:
-    from tests.store.rows import add_jobs, new_job
-
     job = new_job(due=store.clock.now_ms() - 1_000)
     await add_jobs(store, job)
 
@@ -148,3 +149,89 @@ async def test_a_row_that_another_transaction_holds_does_not_make_workers_spin(
         assert next_due > store.clock.now_ms()
     found, _ = await store.transact(look, claims=True)
     assert found == 1
+
+
+async def test_a_mutation_that_only_writes_is_one_round_trip(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, trips = Wire.run_here, list[list[str]]()
+
+    async def watched(wire: Wire, statements: Any, afterwards: Any = None) -> Any:
+        trips.append([statement.text for statement in statements])
+        return await run(wire, statements, afterwards)
+
+    monkeypatch.setattr(Wire, "run_here", watched)
+    await store.transact(lambda tx: tx.insert_document(new_id(), "{}"))
+    assert len(trips) == 1
+    assert (trips[0][0][:5], trips[0][-1]) == ("BEGIN", "COMMIT")
+
+
+async def test_a_row_that_is_gone_takes_all_of_its_commit_along(store: Store) -> None:
+    """As after a hand in the database. The commit is sent with the statement that finds it gone."""
+    other = new_id()
+
+    async def deletes(tx: Transaction) -> None:
+        await tx.delete_document(new_id())
+        await tx.insert_document(other, "{}")
+
+    with pytest.raises(StoreError, match="document_delete changed 0 of 1 rows; was it changed by hand"):
+        await store.transact(deletes)
+    assert await store.read(lambda tx: tx.get_document(other)) is None
+
+
+async def test_a_server_that_left_unnoticed_leaves_nothing_in_doubt(postgresql_url: str) -> None:
+    """A commit goes out with what it commits: on a connection that is dead, nobody could tell what became of it."""
+    with Proxy(postgresql_url) as proxy:
+        opened: Any = make_store(proxy.url(), SystemClock())
+        await opened.open([])
+        await opened.transact(lambda tx: tx.insert_document(new_id(), "{}"))
+        assert opened._pool._idle
+        proxy.cut()
+
+        async def left() -> bool:
+            return all(wire.hung_up for wire in opened._pool._idle)
+
+        await eventually(left)
+        with pytest.raises(StoreUnavailableError, match="can't be reached"):
+            await opened.transact(lambda tx: tx.insert_document(new_id(), "{}"))
+        proxy.heal()
+        await opened.transact(lambda tx: tx.insert_document(new_id(), "{}"))
+        await opened.close()
+
+
+async def test_what_is_sent_after_the_rest_is_nobodys_trouble(postgresql_url: str) -> None:
+    wire = await Wire.connect(Address.parse(postgresql_url))
+    answers = await wire.run_here([Statement("SELECT 1"), Statement("SELECT 2")], Statement("SELECT 1 / 0"))
+    assert [answer.rows for answer in answers] == [[(1,)], [(2,)]]
+    assert [answer.rows for answer in await wire.run([Statement("SELECT 3")])] == [[(3,)]]
+    await wire.close()
+
+
+async def test_a_commit_that_fails_tells_nobody(postgresql_url: str) -> None:
+    with psycopg.connect(postgresql_url, autocommit=True) as listener:
+        listener.execute("LISTEN words")
+        wire = await Wire.connect(Address.parse(postgresql_url))
+        fails = [Statement("BEGIN"), Statement("SELECT 1 / 0"), Statement("COMMIT")]
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            await wire.run_here(fails, Statement("SELECT pg_notify('words', 'never')"))
+        await wire.run([Statement("ROLLBACK")])
+        commits = [Statement("BEGIN"), Statement("COMMIT")]
+        await wire.run_here(commits, Statement("SELECT pg_notify('words', 'told')"))
+        await wire.close()
+        heard = [notification.payload for notification in listener.notifies(timeout=LOADED_S, stop_after=1)]
+    assert heard == ["told"]
+
+
+async def test_a_commit_tells_of_its_work_once(store: Store, postgresql_url: str) -> None:
+    """The first right behind it, those that follow at once soon after."""
+    with psycopg.connect(postgresql_url, autocommit=True) as listener:
+        listener.execute("LISTEN duly_duly")
+        for _ in range(3):
+            await add_jobs(store, new_job(due=store.clock.now_ms()))
+        await store.close()
+        listener.execute("SELECT pg_notify('duly_duly', 'last')")
+        heard = list[str]()
+        for notification in listener.notifies(timeout=LOADED_S):
+            if notification.payload == "last":
+                break
+            heard.append(notification.payload[0])
+    assert 2 <= len(heard) <= 3
+    assert set(heard) == {"m"}

@@ -148,7 +148,8 @@ class Actions:
             if arguments is not None and await tx.start_job(job.id, job.attempts, now, self._worker):
                 started.append((job._replace(attempts=job.attempts + 1), function, arguments))
                 events.append(Event("started", job.name, now, job.id, "action", due_ms=job.due))
-        more = len(due) == free
+        # Nobody waits to be started until it is known what comes next: that is for the look after this.
+        more = bool(started) or len(due) == free
         next_due = None if more else await next_due_for(tx, environment.registry, "action", parked)
         return started, Looked(more, next_due, events)
 

@@ -12,11 +12,7 @@ from typing import Any
 
 from duly._store.postgresql.wire import Statement
 
-__all__ = ["CHECKED", "Ahead"]
-
-# What finds less than it should if somebody else was faster.
-CHECKED = ("documents_check", "document_replace_ahead")
-
+__all__ = ["Ahead"]
 
 _ID = re.compile(r'"([0-9a-hjkmnp-tv-z]{32})"')
 _EXPECTED_MAX = 1_000
@@ -77,13 +73,10 @@ class Ahead:
             del self._bodies[row[0]]
         return taken
 
-    def check(self) -> tuple[list[tuple[Statement, int]], dict[str, str | None]]:
-        """What the transaction begins with, for those that it has not written by then, with how many rows that finds;
+    def check(self) -> tuple[list[tuple[str, str, str]], dict[str, str | None]]:
+        """What the transaction has to check first, for those that it has not written by then, each with its version;
         and the bodies that it may rely on from then on."""
         seen = [(id, *self._versions[id]) for id in self._seen]
         bodies: dict[str, str | None] = {id: self._bodies[id] for id in self._seen}
         self._bodies, self._versions, self._seen = {}, {}, set()
-        if not seen:
-            return [], bodies
-        columns = [list(column) for column in zip(*seen, strict=True)]
-        return [(Statement(self._sql["documents_check"], columns, "documents_check"), len(seen))], bodies
+        return seen, bodies

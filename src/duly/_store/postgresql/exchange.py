@@ -1,21 +1,24 @@
 """What goes to the server and comes back, in a transaction on PostgreSQL.
 
-What a body writes waits in a queue, and goes out together with its next read, or at the commit: BEGIN, a savepoint, the
-rows of many mutations and a question share one round trip. A transaction that asked nothing and wrote nothing was never
-there for the server.
+What a body writes waits in a queue, and goes out together with its next read, or with the commit: BEGIN, a savepoint,
+the rows of many mutations and a question share one round trip, and so do the last of them and COMMIT. So whatever must
+hold for the commit is checked by the server, in the statements themselves. A transaction that asked nothing and wrote
+nothing was never there for the server.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar, cast
+import re
+from collections.abc import Sequence
+from typing import Any, cast
 
 import psycopg
+from psycopg import errors
 
 from duly._model.changes import Changes
 from duly._model.job import Job
 from duly._store.buffered import BufferedTransaction
-from duly._store.postgresql.ahead import CHECKED, Ahead
+from duly._store.postgresql.ahead import Ahead
 from duly._store.postgresql.faults import is_connection_lost, translate
 from duly._store.postgresql.pool import Pool
 from duly._store.postgresql.shared import Catalog, Shared
@@ -24,13 +27,18 @@ from duly.errors import DulyError, StoreError
 
 __all__ = ["Exchange"]
 
-T = TypeVar("T")
-
 _READING = "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY"
 # Waits for a moment at which nothing that is under way can make this snapshot one that never was; then it neither loses
 # against anybody, nor makes others lose.
 _FOLLOWING = f"{_READING} DEFERRABLE"
 _WRITING = "BEGIN ISOLATION LEVEL SERIALIZABLE"
+_COMMIT = Statement("COMMIT")
+# What writes a row for each that it is given, or fails.
+_INSERTS = frozenset({"document_insert", "entry_insert", "job_insert", "client_request_insert"})
+# What finds less than it should if somebody was faster: since a job was reserved, or what it reads was read.
+_OVERTAKEN = frozenset({"job_update", "job_update_by_id", "catalog_is", "documents_check", "document_replace_ahead"})
+# As expecting.sql says it.
+_MISSED = re.compile(r'"(\w+) touched (\d+) of (\d+) rows"')
 
 
 class Exchange(BufferedTransaction):
@@ -60,8 +68,8 @@ class Exchange(BufferedTransaction):
         self._begun = False
         # What is sent and what comes back are one step.
         self._turn = asyncio.Lock()
-        # What goes out with the next question; how many rows each of it must change, if that is known.
-        self._queue: list[tuple[Statement, int | None]] = []
+        # What goes out with the next question, or the commit.
+        self._queue: list[Statement] = []
         # By which the commit can be asked for later.
         self.token: str | None = None
         # Documents as the server has them; and those that were read before the transaction began.
@@ -81,6 +89,10 @@ class Exchange(BufferedTransaction):
     def _statement(self, name: str, *parameters: Any) -> Statement:
         return Statement(self._shared.sql[name], parameters or None, name)
 
+    def _expecting(self, name: str, count: int, *parameters: Any) -> Statement:
+        """One that must touch so many rows, or nothing is committed."""
+        return Statement(self._shared.expecting(name, count), parameters or None, name)
+
     async def _ask(self, name: str, *parameters: Any) -> list[Any]:
         """One question, after everything that is in the queue."""
         if self.fault is not None:
@@ -88,12 +100,10 @@ class Exchange(BufferedTransaction):
             raise self.fault
         return (await self._exchange(self._statement(name, *parameters)))[-1].rows
 
-    async def _exchange(self, *questions: Statement) -> list[Answer]:
-        """Sends the queue and the questions; checks what came of the queue, and returns the questions' answers."""
-        return await self._whole(self._exchange_whole(questions))
-
-    async def _whole(self, exchange: Coroutine[Any, Any, T]) -> T:
-        """In a task of its own: a function that runs out of time in the middle of it must not leave it half done."""
+    async def _exchange(self, *questions: Statement, afterwards: Statement | None = None) -> list[Answer]:
+        """Sends the queue and the questions, and returns the questions' answers."""
+        # In a task of its own: a function that runs out of time in the middle of it must not leave it half done.
+        exchange = self._exchange_whole(questions, afterwards)
         task = asyncio.get_running_loop().create_task(exchange, name="duly statement")
         try:
             return await asyncio.shield(task)
@@ -101,7 +111,7 @@ class Exchange(BufferedTransaction):
             task.add_done_callback(_shrug)
             raise
 
-    async def _exchange_whole(self, questions: Sequence[Statement]) -> list[Answer]:
+    async def _exchange_whole(self, questions: Sequence[Statement], afterwards: Statement | None) -> list[Answer]:
         async with self._turn:
             if self.lost is not None:
                 raise self.lost
@@ -109,36 +119,36 @@ class Exchange(BufferedTransaction):
             try:
                 if self._wire is None:
                     self._wire = await self._pool.take()
-                return await self._send(self._wire, questions)
+                return await self._send(self._wire, questions, afterwards)
             except psycopg.Error as error:
-                raise self._lose(translate(error, self._shared.where)) from error
+                raise self._lose(self._translate(error)) from error
             except DulyError as error:
                 # Also if there is no connection: what others of the group have in the queue is not to be forgotten.
                 raise self._lose(error) from error.__cause__
             finally:
                 self.asking -= 1
 
-    async def _send(self, wire: Wire, questions: Sequence[Statement]) -> list[Answer]:
+    async def _send(self, wire: Wire, questions: Sequence[Statement], afterwards: Statement | None) -> list[Answer]:
         queue, self._queue = self._queue, []
         if self._ahead:
-            checks, bodies = self._ahead.check()
-            queue = [*checks, *queue]
+            seen, bodies = self._ahead.check()
+            if seen:
+                queue = [self._expecting("documents_check", len(seen), *_columns(seen)), *queue]
             self._read_bodies = bodies | self._read_bodies
         opening = [] if self._begun else self._opening()
         self._begun = True
         clock = self._shared.clock
         asked = clock.own_ms()
-        answers = await wire.run_here([*opening, *(statement for statement, _ in queue), *questions])
+        answers = await wire.run_here([*opening, *queue, *questions], afterwards)
         if opening:
             if self._shared.follow:
                 clock.learn(asked, answers[1].rows[0][0], clock.own_ms())
-            self._check_catalog(answers[2].rows[0][0])
+            if self._catalog is None:
+                self._learn_catalog(answers[2].rows[0][0])
             answers = answers[len(opening) :]
-        for (statement, expected), answer in zip(queue, answers, strict=False):
+        for statement, answer in zip(queue, answers, strict=False):
             if statement.name == "change_insert" and answer.changed:
                 self._note("change", None)  # somebody follows
-            if expected is not None and answer.changed != expected:
-                raise self._wrong_step(statement, expected, answer.changed)
         return answers[len(queue) :]
 
     async def hold(self, wire: Wire) -> None:
@@ -166,14 +176,14 @@ class Exchange(BufferedTransaction):
         shared = self._shared
         idle_ms = str(shared.idle_ms(writable=self._writable))
         begin = Statement(_WRITING if self._writable else _FOLLOWING if self._follows else _READING)
-        return [begin, self._statement("begin", idle_ms), self._statement("catalog_version")]
+        if self._catalog is None:
+            return [begin, self._statement("begin", idle_ms), self._statement("catalog_version")]
+        # Documents may have been written without the entries of an index that is newer.
+        self._catalog_version = self._catalog.version
+        return [begin, self._statement("begin", idle_ms), self._expecting("catalog_is", 1, self._catalog_version)]
 
-    def _check_catalog(self, version: int) -> None:
+    def _learn_catalog(self, version: int) -> None:
         self._catalog_version = version
-        if self._catalog is not None and self._catalog.version != version:
-            # It has written documents without the entries of an index that is new.
-            self._shared.catalog = None
-            raise self._shared.overtaken()
         known = self._shared.catalog
         self._catalog = known if known is not None and known.version == version else None
 
@@ -183,12 +193,17 @@ class Exchange(BufferedTransaction):
         self.fault = self.fault or cast("StoreError", fault)
         return fault
 
-    def _wrong_step(self, statement: Statement, expected: int, count: int) -> DulyError:
-        if statement.name.startswith("job_update") or statement.name in CHECKED:
-            # A job was reserved, or a document read, and then changed by somebody before this transaction began.
+    def _translate(self, error: psycopg.Error) -> DulyError:
+        missed = _MISSED.search(str(error)) if isinstance(error, errors.InvalidTextRepresentation) else None
+        if missed is None:
+            return translate(error, self._shared.where)
+        name, count, expected = missed.groups()
+        if name == "catalog_is":
+            self._shared.catalog = None
+        if name in _OVERTAKEN:
             return self._shared.overtaken()
         return StoreError(
-            f"the database {self._shared.where} is not as duly left it: {statement.name} changed {count} of "
+            f"the database {self._shared.where} is not as duly left it: {name} changed {count} of "
             f"{expected} rows; was it changed by hand? Index entries must be in step with the documents"
         )
 
@@ -210,45 +225,41 @@ class Exchange(BufferedTransaction):
         self._read_bodies.clear()
 
     def _insert_changes(self, now: float, written: str) -> None:
-        self._queue.append((self._statement("change_insert", now, written), None))
+        self._queue.append(self._statement("change_insert", now, written))
 
     def sign(self, token: str) -> None:
         """Leaves a token with what is to be committed: the last that is written."""
         self.flush()
-        self._queue.append((self._statement("commit_sign", token), 1))
+        self._queue.append(self._statement("commit_sign", token))
         self.token = token
 
-    async def commit(self) -> bool:
+    async def commit(self, afterwards: Statement | None = None) -> bool:
         """Whether it is committed; if not, the answer got lost: ask what became of `token`, if it has one.
+
+        Args:
+            afterwards: What the server is told right behind it.
 
         Raises:
             ConflictError, StoreError: It is not.
         """
-        if not self._begun:
-            if self._catalog is None and not self._ahead:
-                return True
-            await self._exchange()  # is what it took for granted so?
-        return await self._whole(self._commit())
-
-    async def _commit(self) -> bool:
-        async with self._turn:
-            if self.lost is not None:
-                raise self.lost
-            assert self._wire is not None, "a transaction that has begun has a connection"
-            try:
-                answers = await self._wire.run_here([Statement("COMMIT")])
-            except psycopg.Error as error:
-                if is_connection_lost(error) and self.wrote:
-                    return False
-                raise self._lose(translate(error, self._shared.where)) from error
-            if answers[0].status != "COMMIT":
-                raise self._lose(self._shared.overtaken())  # a statement had failed: it was rolled back
-            return True
+        self.flush()
+        if not self._begun and not self._queue and self._catalog is None and not self._ahead:
+            return True  # it took nothing for granted
+        try:
+            answers = await self._exchange(_COMMIT, afterwards=afterwards)
+        except DulyError as error:
+            cause = error.__cause__
+            if self.wrote and self._begun and isinstance(cause, psycopg.Error) and is_connection_lost(cause):
+                return False
+            raise
+        if answers[0].status != "COMMIT":
+            raise self._lose(self._shared.overtaken())  # a statement had failed: it was rolled back
+        return True
 
     # Handing over.
 
     def _enqueue(self, text: str, *parameters: Any) -> None:
-        self._queue.append((Statement(text, parameters or None), None))
+        self._queue.append(Statement(text, parameters or None))
 
     def _change_rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if name == "job_update":
@@ -266,10 +277,12 @@ class Exchange(BufferedTransaction):
     def _put_in_queue(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if not rows:
             return
-        columns = [list(column) for column in zip(*rows, strict=True)]
+        arrays = _columns(rows)
         # While an index is being filled, a document may have no entry in it yet.
-        expected = None if name == "entry_delete" and self._fills(columns[0]) else len(rows)
-        self._queue.append((self._statement(name, *columns), expected))
+        if name in _INSERTS or (name == "entry_delete" and self._fills(arrays[0])):
+            self._queue.append(self._statement(name, *arrays))
+        else:
+            self._queue.append(self._expecting(name, len(rows), *arrays))
 
     def _fills(self, indexes: list[int]) -> bool:
         known = self._catalog or self._shared.catalog
@@ -292,7 +305,7 @@ class Exchange(BufferedTransaction):
         self._put_in_queue("job_update_by_id", moved)
 
     def _insert_tables(self, tables: dict[str, str]) -> None:
-        self._queue.append((self._statement("tables_insert", list(tables), list(tables.values())), None))
+        self._queue.append(self._statement("tables_insert", list(tables), list(tables.values())))
         self.new_tables.update(tables)
 
     def _open_savepoint(self, level: int) -> None:
@@ -311,6 +324,10 @@ class Exchange(BufferedTransaction):
             self._catalog = None
         self.new_tables.clear()
         self._immediate = False
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def _shrug(task: asyncio.Task[Any]) -> None:

@@ -34,8 +34,9 @@ class Pool:
                 raise AppNotOpenError
             while self._idle:
                 wire = self._idle.pop()
-                if not wire.closed:
+                if not wire.hung_up:
                     return wire
+                self._dismiss(wire)
             return await Wire.connect(self._address)
         except BaseException:
             self._free.release()

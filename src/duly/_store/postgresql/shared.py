@@ -74,6 +74,12 @@ class Shared:
         self.catalog: Catalog | None = None
         self.tables: dict[str, str] = {}
 
+    def expecting(self, name: str, count: int) -> str:
+        """The statement `name`, which fails unless it touches so many rows."""
+        step = self.sql[name]
+        step = step if step.startswith("SELECT") else f"{step} RETURNING 1"
+        return self.sql["expecting"].format(step=step, name=name, expected=count)
+
     def idle_ms(self, *, writable: bool) -> int:
         """How long a transaction may be silent before the server ends it: twice as long as a body may take."""
         return int(max(2_000 * self.body_s, _IDLE_MS if writable else _IDLE_READ_MS))

@@ -332,8 +332,9 @@ class PostgreSQLStore:
             if tx.wrote:
                 tx.sign_changes(self._clock.now_ms())
                 tx.sign(self._shared.new_token())
-            await tx.push()  # everything is written, and checked; what is left is the commit
-            committed = await tx.commit() or await self._resolve(tx.token)
+            word = self._waking.word_of(tx.made_work)
+            answered = await tx.commit(afterwards=word and word.statement)
+            committed = answered or await self._resolve(tx.token)
             if committed is False:
                 raise StoreUnavailableError("the connection was lost before the commit")
         except psycopg.Error as error:
@@ -341,7 +342,7 @@ class PostgreSQLStore:
         finally:
             await tx.leave()
         self._shared.tables.update(tx.new_tables)
-        self._waking.tell(tx.made_work)
+        self._waking.tell(tx.made_work, told=word.topics if word and answered else ())
         for request in group[:number]:
             if committed is None:
                 # Nor is it run again: what has taken effect would take it twice.

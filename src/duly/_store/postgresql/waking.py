@@ -8,8 +8,9 @@ statement.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+import math
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -30,9 +31,18 @@ _PRUNE_POLLS = 60
 _PRUNED_MAX = 10_000
 _TOKENS_S = 600
 _RECONNECT_S = 1.0
+# So often one commit tells others by itself.
+_WORD_S = 0.01
 _REAL = SystemClock()
 """Other processes are in the real world, also in a test that stops time."""
 _TOPICS: dict[str, Topic] = {topic[0]: topic for topic in TOPICS}
+
+
+class Word(NamedTuple):
+    """What others are told, and of what."""
+
+    topics: frozenset[Topic]
+    statement: Statement
 
 
 class Waking:
@@ -60,6 +70,7 @@ class Waking:
         self._tasks: set[asyncio.Task[None]] = set()
         self._unsent: dict[Topic, float | None] = {}
         self._sender: asyncio.Task[None] | None = None
+        self._word_at = -math.inf
         self._glance = asyncio.Event()
         self._listening = False
         self._polls = 0
@@ -69,26 +80,47 @@ class Waking:
 
     # Telling.
 
-    def tell(self, made_work: dict[Topic, float | None]) -> None:
-        """After a commit: wakes our own sleepers, and soon those of others."""
+    def word_of(self, made_work: dict[Topic, float | None]) -> Word | None:
+        """Before a commit: what others can be told right behind it, with no round trip more.
+
+        Only the first for a while: where one commit follows the other, they are told together, by `tell`.
+        """
+        now = self._shared.clock.monotonic()
+        work: dict[Topic, float | None] = {
+            topic: due for topic, due in made_work.items() if self._concerns_others(topic)
+        }
+        if not work or self._sender is not None or now - self._word_at < _WORD_S:
+            return None
+        self._word_at = now
+        return Word(frozenset(work), self._statement_of(work))
+
+    def tell(self, made_work: dict[Topic, float | None], *, told: Collection[Topic] = ()) -> None:
+        """After a commit: wakes our own sleepers, and soon those of others, but for what these have been told."""
         for topic, due in made_work.items():
             self._notify(topic, due)
-            if self._shared.worker and self.others is None and topic != "upkeep":
-                continue  # there is nobody
+            if topic in told or not self._concerns_others(topic):
+                continue
             earliest = self._unsent.get(topic, due)
             self._unsent[topic] = None if due is None or earliest is None else min(due, earliest)
         if self._unsent and self._sender is None:
             self._sender = asyncio.get_running_loop().create_task(self._send(), name="duly notify")
             self._tasks.add(self._sender)
 
+    def _concerns_others(self, topic: Topic) -> bool:
+        return topic == "upkeep" or not self._shared.worker or self.others is not None
+
+    def _statement_of(self, work: dict[Topic, float | None]) -> Statement:
+        payload = " ".join(token(topic, due) for topic, due in work.items())
+        return Statement(self._shared.sql["notify"], (self._channel, payload))
+
     async def _send(self) -> None:
         """What is told while one is on the way goes with the next."""
         try:
             while self._unsent:
-                payload = " ".join(token(topic, due) for topic, due in self._unsent.items())
+                statement = self._statement_of(self._unsent)
                 self._unsent.clear()
                 with contextlib.suppress(DulyError):  # the poll will see
-                    await self._ask([Statement(self._shared.sql["notify"], (self._channel, payload))])
+                    await self._ask([statement])
         finally:
             task, self._sender = self._sender, None
             if task is not None:

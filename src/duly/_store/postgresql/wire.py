@@ -7,6 +7,7 @@ it. So it works through a pooler that gives each transaction another session.
 import asyncio
 import contextlib
 import os
+import select
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ ANSWER_S = 15.0
 """How long an answer may take before the connection is given up. Other workers have long gone on by then."""
 
 _ASK_AGAIN_S = 0.5
+# That the other side sends no more, where that can be told before all it has sent is read; errors are reported anyway.
+_HUNG_UP = getattr(select, "POLLRDHUP", 0)
 # Of a user's statement, at a time.
 _CHUNK = 500
 
@@ -104,6 +107,15 @@ class Wire:
     @property
     def closed(self) -> bool:
         return self._connection.closed
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the server has left, as a connection that nobody used meanwhile does not tell by itself."""
+        if self._connection.closed:
+            return True
+        poll = select.poll()
+        poll.register(self._connection.fileno(), _HUNG_UP)
+        return bool(poll.poll(0))
 
     @property
     def connection(self) -> AsyncConnection[Any]:
@@ -192,35 +204,40 @@ class Wire:
         finally:
             overdue.cancel()
 
-    async def run_here(self, statements: Sequence[Statement]) -> list[Answer]:
-        """As `run`, in a task that nobody cancels."""
+    async def run_here(self, statements: Sequence[Statement], afterwards: Statement | None = None) -> list[Answer]:
+        """As `run`, in a task that nobody cancels.
+
+        Args:
+            statements: What is to be answered.
+            afterwards: Goes out along with them, and comes after them, by itself. What becomes of it, nobody is told.
+        """
         async with self._lock:
             overdue = _REAL.call_later(ANSWER_S, self.break_off)
             try:
-                if len(statements) == 1:
-                    return [await self._execute(statements[0])]
-                return await self._run_together(statements)
+                if len(statements) == 1 and afterwards is None:
+                    return [await _answer(await self._send(statements[0]))]
+                return await self._run_together(statements, afterwards)
             finally:
                 overdue.cancel()
 
-    async def _run_together(self, statements: Sequence[Statement]) -> list[Answer]:
+    async def _run_together(self, statements: Sequence[Statement], afterwards: Statement | None) -> list[Answer]:
         cursors: list[AsyncRawCursor[Any]] = []
-        first: psycopg.Error | None = None
+        first: psycopg.Error | None = None  # those after it fail only because it did
         try:
-            async with self._connection.pipeline():
+            async with self._connection.pipeline() as pipeline:
                 try:
                     for statement in statements:
                         cursors.append(await self._send(statement))  # noqa: PERF401 (one after the other)
+                    if afterwards is not None:
+                        await pipeline.sync()
+                        await self._send(afterwards)
                 except psycopg.Error as error:
-                    first = error  # those after it fail only because it did
+                    first = error
         except psycopg.Error as error:
-            raise first or error from None
-        if first is not None:
+            first = first or error
+        if first is not None and (len(cursors) < len(statements) or any(cursor.pgresult is None for cursor in cursors)):
             raise first
         return [await _answer(cursor) for cursor in cursors]
-
-    async def _execute(self, statement: Statement) -> Answer:
-        return await _answer(await self._send(statement))
 
     async def _send(self, statement: Statement) -> AsyncRawCursor[Any]:
         cursor: Any = self._connection.cursor(binary=True)

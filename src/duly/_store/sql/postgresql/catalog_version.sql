@@ -1,2 +1,2 @@
--- Whether the indexes that this process knows are all there are.
+-- Tells of each other the sets of indexes that are kept up.
 SELECT version FROM {schema}.catalog;
