@@ -267,9 +267,9 @@ class Subscription:
         await self._client.ask("unsubscribe", subscription=self.number)
 
 
-def npm_driver() -> Driver:
+def npm_driver(*flags: str) -> Driver:
     """The clients of the npm package, in Node."""
-    return Driver(NODE, HERE / "driver.mjs", packages())
+    return Driver(NODE, *flags, HERE / "driver.mjs", packages())
 
 
 def browser_driver(*site: Path) -> Driver:

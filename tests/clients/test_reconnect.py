@@ -1,10 +1,11 @@
 """The network fails at each moment that matters: what a client asked for is done exactly once, and it learns of it."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.clients.driver import ClientError, Driver
+from tests.clients.driver import ClientError, Driver, npm_driver
 from tests.clients.relay import Relay, Sender
 from tests.clients.server import Server
 from tests.clients.test_subscriptions import assert_responses_come_first, bodies, send
@@ -20,11 +21,18 @@ MOMENTS: dict[str, tuple[str, Sender, bool]] = {
 }
 
 
+@pytest.fixture(params=[(), ("--no-experimental-websocket",)], ids=["own websocket", "ws"])
+async def each_node(request: pytest.FixtureRequest) -> AsyncIterator[Driver]:
+    """The clients of the npm package in a Node with a WebSocket, and as in one before 22: they bring theirs."""
+    async with npm_driver(*request.param) as driver:
+        yield driver
+
+
 @pytest.mark.parametrize(("type", "sender", "passed_on"), MOMENTS.values(), ids=MOMENTS)
 async def test_a_mutation_takes_effect_once(
-    server: Server, npm: Driver, relay: Relay, channel: str, type: str, sender: Sender, passed_on: bool
+    server: Server, each_node: Driver, relay: Relay, channel: str, type: str, sender: Sender, passed_on: bool
 ) -> None:
-    client = await npm.open(relay.url)
+    client = await each_node.open(relay.url)
     messages = await client.subscribe("chat:history", {"channel": channel})
     assert await anext(messages) == []
     cut = relay.cut_at(type, sender, passed_on=passed_on)
