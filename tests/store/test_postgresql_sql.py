@@ -113,6 +113,7 @@ async def test_reading_dulys_schema_is_allowed_whatever_else_is_written(store: S
             "INSERT INTO unduly (duly) VALUES ('DELETE FROM duly.documents') ON CONFLICT DO NOTHING",
             "SELECT duly, update FROM unduly AS u WHERE duly <> 'duly.' FOR UPDATE",
             "TABLE duly.documents",
+            "SELECT pg_advisory_xact_lock(1), 'pg_advisory_lock(1)'",
             "EXPLAIN SELECT * FROM duly.documents",
         ]:
             await tx.sql(statement, [])
@@ -131,6 +132,8 @@ async def test_reading_dulys_schema_is_allowed_whatever_else_is_written(store: S
         ("SET CONSTRAINTS ALL DEFERRED", "about the connection"),
         ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", "about the connection"),
         ("SELECT set_config('search_path', 'duly', false)", "all mutations share it"),
+        ("SELECT pg_advisory_lock(1)", "pg_advisory_xact_lock instead"),
+        ("SELECT pg_try_advisory_lock_shared (1, 2)", "pg_advisory_xact_lock instead"),
         ("CREATE TEMP TABLE mine (n INTEGER)", "would outlive the mutation"),
         ("create local temporary table mine (n INTEGER)", "would outlive the mutation"),
         ("CREATE OR REPLACE TEMP VIEW mine AS SELECT 1", "would outlive the mutation"),

@@ -17,6 +17,7 @@ _TEMPORARY = re.compile(
     r"\b(?:CREATE|INTO)\s+(?:GLOBAL\s+|LOCAL\s+)?(?:OR\s+REPLACE\s+)?TEMP(?:ORARY)?\b", re.IGNORECASE
 )
 _SETTING = re.compile(r"\bset_config\s*\(", re.IGNORECASE)
+_SESSION_LOCK = re.compile(r"\bpg_(?:try_)?advisory_lock(?:_shared)?\s*\(", re.IGNORECASE)
 # What may read any table while it does something else. Everything else may not so much as name one of duly's.
 _MAY_READ = re.compile(r"\(*\s*(?:SELECT|WITH|TABLE|VALUES|INSERT|UPDATE|DELETE|MERGE|EXPLAIN)\b", re.IGNORECASE)
 _CREATE = re.compile(r"CREATE\b", re.IGNORECASE)
@@ -47,6 +48,8 @@ def _problem(statement: str, schema: str) -> str | None:
         return "a temporary table would outlive the mutation, on one connection only; make an ordinary one"
     if _SETTING.search(code):
         return "set_config can't be used in ctx.sql: the connection is duly's, and all mutations share it"
+    if _SESSION_LOCK.search(code):
+        return "this lock would outlive the mutation, on one connection only; take pg_advisory_xact_lock instead"
     if _touches_ours(code, statement, re.escape(schema)):
         return OURS.replace("tables whose names begin with '_'", f"the tables in the schema {schema}")
     return None
