@@ -379,7 +379,8 @@ class PostgreSQLStore:
         deadline = self._clock.monotonic() + _RESOLVE_S
         sql = self._shared.sql
         while True:
-            with contextlib.suppress(StoreError):
+            # A conflict as well: whoever asks may have to wait for the commit for longer than a lock_timeout allows.
+            with contextlib.suppress(StoreError, ConflictError):
                 answers = await self._aside(
                     [Statement(sql["commit_void"], (token,)), Statement(sql["commit_ask"], (token,))]
                 )
