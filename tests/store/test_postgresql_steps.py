@@ -148,3 +148,29 @@ async def test_a_row_that_another_transaction_holds_does_not_make_workers_spin(
         assert next_due > store.clock.now_ms()
     found, _ = await store.transact(look, claims=True)
     assert found == 1
+
+
+async def test_jobs_whose_reservation_got_no_answer_are_found_all_the_same(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are reserved, and nobody knows for which look: it is not left to the end of the reservation."""
+    from tests.store.rows import add_jobs, new_job
+
+    await store.register_worker("w", 10, {})
+    await add_jobs(store, new_job(due=store.clock.now_ms() - 1_000))
+    run, lost = Wire.run_here, asyncio.Event()
+
+    async def loses_an_answer(wire: Wire, statements: Any) -> Any:
+        answers = await run(wire, statements)
+        if not lost.is_set() and "jobs_reserve" in [statement.name for statement in statements]:
+            lost.set()
+            wire.break_off()
+            await run(wire, statements)
+        return answers
+
+    async def look(tx: Transaction) -> int:
+        return len(await tx.due_jobs("mutation", store.clock.now_ms(), 10))
+
+    monkeypatch.setattr(Wire, "run_here", loses_an_answer)
+    assert await store.transact(look, claims=True) == 1
+    assert lost.is_set()

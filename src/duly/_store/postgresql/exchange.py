@@ -192,12 +192,12 @@ class Exchange(BufferedTransaction):
             f"{expected} rows; was it changed by hand? Index entries must be in step with the documents"
         )
 
-    async def _aside(self, *statements: Statement) -> list[Answer]:
+    async def _aside(self, *statements: Statement, again: bool = True) -> list[Answer]:
         """Questions in a transaction of their own, not serializable, on another connection: they leave no traces that
         others could conflict with, and what they find is newer than what this transaction sees."""
         self.asking += 1
         try:
-            return await self._shared.aside(statements)
+            return await self._shared.aside(statements, again)
         finally:
             self.asking -= 1
 

@@ -45,7 +45,7 @@ class Shared:
         schema: The PostgreSQL schema.
         where: The database, for messages.
         clock: Tells the time as the database does.
-        aside: Runs statements outside of any transaction of ours.
+        aside: Runs statements outside of any transaction of ours; told whether once more if their answer gets lost.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Shared:
         schema: str,
         where: str,
         clock: DatabaseClock,
-        aside: Callable[[Sequence[Statement]], Awaitable[list[Answer]]],
+        aside: Callable[[Sequence[Statement], bool], Awaitable[list[Answer]]],
     ) -> None:
         self.schema = schema
         self.where = where
