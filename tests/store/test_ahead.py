@@ -1,12 +1,13 @@
 """What a group of due mutations reads before its transaction begins is as it was when it commits, or the group runs
 again. On PostgreSQL only: elsewhere nobody else writes meanwhile."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
 from duly._model.schema import Index
 from duly._store.port import Store, Transaction
+from duly._store.postgresql.wire import Answer, Statement, Wire
 from tests.store.conftest import Stores, prepared
 from tests.store.engines import ENGINES, Engine
 from tests.store.rows import NOTES, NOW, add_jobs, new_id, new_job, put
@@ -138,3 +139,32 @@ async def test_an_index_that_came_meanwhile_is_kept_up(engine: Engine, stores: S
 
     await ours.transact(group, claims=True)
     assert known[-1] == 1
+
+
+@pytest.mark.parametrize("begins_first", [False, True])
+async def test_of_what_is_expected_to_be_read_long_documents_are_not_fetched(
+    engine: Engine, stores: Stores, monkeypatch: pytest.MonkeyPatch, begins_first: bool
+) -> None:
+    """What the other jobs of a group may read first is not to take the time of this one."""
+    ours, gone = await stores.open(engine), new_id()
+    asked_for, short, long = [await put(ours, "x" * length) for length in (100_000, 1_000, 100_001)]
+    await add_jobs(ours, *[new_job(args=f'{{"note":"{id}"}}') for id in (long, short, asked_for, gone)])
+    run, fetched = Wire.run_here, list[set[str]]()
+
+    async def watched(wire: Wire, statements: Sequence[Statement]) -> list[Answer]:
+        answers = await run(wire, statements)
+        for statement, answer in zip(statements, answers, strict=True):
+            if statement.name in ("documents_ahead", "documents_get"):
+                fetched.append({row[0] for row in answer.rows})
+        return answers
+
+    async def group(tx: Transaction) -> list[int | None]:
+        await tx.due_jobs("mutation", NOW, 10)
+        if begins_first:
+            await tx.count_jobs("", "~")
+        bodies = [await tx.get_document(id) for id in (asked_for, short, long, gone)]
+        return [None if body is None else len(body) for body in bodies]
+
+    monkeypatch.setattr(Wire, "run_here", watched)
+    assert await ours.transact(group, claims=True) == [100_000, 1_000, 100_001, None]
+    assert fetched[:2] == [{asked_for, short}, {long}]

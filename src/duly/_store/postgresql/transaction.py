@@ -49,8 +49,9 @@ class PostgreSQLTransaction(Exchange):
             if body is None and self._claims and not self._begun:
                 body = await self._read_ahead(id)
             if body is None:
-                found = dict.fromkeys(ids := self._ahead.ids_with(id, self._read_bodies))
-                found.update(await self._ask("documents_get", ids))
+                # Of the others that are not there, it is not known why.
+                found: dict[str, str | None] = {id: None}
+                found.update(await self._ask("documents_get", self._ahead.ids_with(id, self._read_bodies)))
                 self._read_bodies = found | self._read_bodies
             elif id not in self._documents:
                 return body
