@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from duly._model.schema import Index
-from duly._store.port import Store, Transaction
+from duly._store.port import Position, Store, Transaction
 from duly._store.postgresql.wire import Answer, Statement, Wire
+from duly.errors import StoreError
 from tests.store.conftest import Stores, prepared
 from tests.store.engines import ENGINES, Engine
 from tests.store.rows import NOTES, NOW, add_jobs, new_id, new_job, put
@@ -168,3 +169,58 @@ async def test_of_what_is_expected_to_be_read_long_documents_are_not_fetched(
     monkeypatch.setattr(Wire, "run_here", watched)
     assert await ours.transact(group, claims=True) == [100_000, 1_000, 100_001, None]
     assert fetched[:2] == [{asked_for, short}, {long}]
+
+
+async def test_an_entry_that_others_made_of_what_was_read_ahead_is_no_fault(engine: Engine, stores: Stores) -> None:
+    """Both give the document the same new value, and so the same entry."""
+    ours, theirs = await stores.open(engine), await stores.open(engine)
+    index = await ours.transact(lambda tx: tx.create_index(NOTES, Index("by_body", ("body",))))
+    id, read = new_id(), list[str]()
+
+    async def insert(tx: Transaction) -> None:
+        await tx.insert_document(id, "open")
+        await tx.insert_entry(index.id, Position(b"open", id))
+
+    async def archive(tx: Transaction) -> str:
+        body = await tx.get_document(id) or ""
+        await tx.stored_indexes(NOTES)
+        await tx.replace_document(id, "archived")
+        await tx.delete_entry(index.id, Position(body.encode(), id))
+        await tx.insert_entry(index.id, Position(b"archived", id))
+        return body
+
+    async def group(tx: Transaction) -> None:
+        await tx.due_jobs("mutation", NOW, 10)
+        read.append(await tx.get_document(id) or "")
+        if len(read) == 1:
+            await theirs.transact(archive)
+        await archive(tx)
+
+    await ours.transact(insert)
+    await ours.transact(lambda tx: tx.stored_indexes(NOTES))
+    await add_jobs(ours, new_job(args=f'{{"note":"{id}"}}'))
+    await ours.transact(group, claims=True)
+    assert read == ["open", "archived"]
+
+
+async def test_an_entry_that_is_there_though_nobody_interfered_is_told(engine: Engine, stores: Stores) -> None:
+    """Somebody made it by hand: to run again would be in vain, and for ever."""
+    ours = await stores.open(engine)
+    index = await ours.transact(lambda tx: tx.create_index(NOTES, Index("by_body", ("body",))))
+    id, runs = await put(ours, "open"), 0
+    await ours.transact(lambda tx: tx.insert_entry(index.id, Position(b"archived", id)))
+    await ours.transact(lambda tx: tx.stored_indexes(NOTES))
+    await add_jobs(ours, new_job(args=f'{{"note":"{id}"}}'))
+
+    async def group(tx: Transaction) -> None:
+        nonlocal runs
+        runs += 1
+        await tx.due_jobs("mutation", NOW, 10)
+        await tx.get_document(id)
+        await tx.stored_indexes(NOTES)
+        await tx.replace_document(id, "archived")
+        await tx.insert_entry(index.id, Position(b"archived", id))
+
+    with pytest.raises(StoreError, match="UniqueViolation"):
+        await ours.transact(group, claims=True)
+    assert runs == 1

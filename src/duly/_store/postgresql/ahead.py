@@ -17,7 +17,6 @@ __all__ = ["CHECKED", "Ahead"]
 # What finds less than it should if somebody else was faster.
 CHECKED = ("documents_check", "document_replace_ahead")
 
-
 _ID = re.compile(r'"([0-9a-hjkmnp-tv-z]{32})"')
 _EXPECTED_MAX = 1_000
 
@@ -86,4 +85,12 @@ class Ahead:
         if not seen:
             return [], bodies
         columns = [list(column) for column in zip(*seen, strict=True)]
-        return [(Statement(self._sql["documents_check"], columns, "documents_check"), len(seen))], bodies
+        return [(self._check(columns), len(seen))], bodies
+
+    def checks_again(self, queue: Sequence[tuple[Statement, int | None]]) -> list[tuple[Statement, int]]:
+        """What in a queue rests on what was read ahead, as questions, with how many rows each finds if it holds."""
+        columns = [list(statement.parameters or ()) for statement, _ in queue if statement.name in CHECKED]
+        return [(self._check([ids, *rest[-2:]]), len(ids)) for ids, *rest in columns]
+
+    def _check(self, columns: Sequence[Any]) -> Statement:
+        return Statement(self._sql["documents_check"], columns, "documents_check")

@@ -11,6 +11,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
 import psycopg
+from psycopg import errors
 
 from duly._model.changes import Changes
 from duly._model.job import Job
@@ -128,7 +129,11 @@ class Exchange(BufferedTransaction):
         self._begun = True
         clock = self._shared.clock
         asked = clock.own_ms()
-        answers = await wire.run_here([*opening, *(statement for statement, _ in queue), *questions])
+        try:
+            answers = await wire.run_here([*opening, *(statement for statement, _ in queue), *questions])
+        except errors.UniqueViolation:
+            await self._check_again(queue)
+            raise
         if opening:
             if self._shared.follow:
                 clock.learn(asked, answers[1].rows[0][0], clock.own_ms())
@@ -182,6 +187,12 @@ class Exchange(BufferedTransaction):
         self.lost = self.lost or fault
         self.fault = self.fault or cast("StoreError", fault)
         return fault
+
+    async def _check_again(self, queue: Sequence[tuple[Statement, int | None]]) -> None:
+        """Somebody who changed a document after it was read ahead may have made the very entry that we make for it."""
+        for statement, expected in self._ahead.checks_again(queue):
+            if (await self._shared.aside([statement], True))[0].changed != expected:
+                raise self._shared.overtaken()
 
     def _wrong_step(self, statement: Statement, expected: int, count: int) -> DulyError:
         if statement.name.startswith("job_update") or statement.name in CHECKED:
