@@ -15,6 +15,7 @@ from duly._store.postgresql.pool import Pool
 from duly._store.postgresql.wire import Wire
 from duly.errors import StoreUnavailableError
 from tests.store.rows import NOTES, new_id
+from tests.support import eventually
 
 HIGHEST = Position(b"", NOTES + "~")
 LOWEST = Position(b"", NOTES)
@@ -174,3 +175,34 @@ async def test_jobs_whose_reservation_got_no_answer_are_found_all_the_same(
     monkeypatch.setattr(Wire, "run_here", loses_an_answer)
     assert await store.transact(look, claims=True) == 1
     assert lost.is_set()
+
+
+async def test_what_a_worker_runs_is_left_to_it_for_as_long_as_a_function_may_take(
+    store: Store, postgresql_url: str
+) -> None:
+    """However short its lease is: otherwise two workers take the same job from each other for ever."""
+    from tests.store.rows import add_jobs, new_job
+
+    other = make_store(postgresql_url, SystemClock())
+    await other.open([])
+    for number, worker in enumerate((store, other)):
+        worker.expect_bodies(60)
+        await worker.register_worker(f"worker {number}", 0.01, {})
+    await add_jobs(store, new_job(due=store.clock.now_ms() - 1_000))
+
+    async def takes(tx: Transaction) -> int:
+        jobs = await tx.due_jobs("mutation", store.clock.now_ms(), 10)
+        lease_ends = store.clock.now_ms() + 11
+
+        async def has_ended() -> bool:
+            return store.clock.now_ms() > lease_ends
+
+        await eventually(has_ended)
+        assert await other.transact(looks, claims=True) == 0
+        return len(jobs)
+
+    async def looks(tx: Transaction) -> int:
+        return len(await tx.due_jobs("mutation", store.clock.now_ms(), 10))
+
+    assert await store.transact(takes, claims=True) == 1
+    await other.close()

@@ -79,9 +79,14 @@ class Shared:
         return int(max(2_000 * self.body_s, _IDLE_MS if writable else _IDLE_READ_MS))
 
     def new_reservation(self) -> float:
-        """Until when what a look reserves is reserved. No two looks have the same: by it one tells what it has already
-        from what earlier looks gave up, also while the clock stands still."""
-        self._reserved_until = max(self.clock.now_ms() + self.lease_ms, self._reserved_until + _TICK_MS)
+        """Until when what a look reserves is reserved: for a lease, and for longer than a function may take. If it ended
+        before, two workers would take the same job from each other for ever.
+
+        No two looks have the same: by it one tells what it has already from what earlier looks gave up, also while the
+        clock stands still.
+        """
+        lasts_ms = max(self.lease_ms, 2_000 * self.body_s)
+        self._reserved_until = max(self.clock.now_ms() + lasts_ms, self._reserved_until + _TICK_MS)
         return self._reserved_until
 
     def new_token(self) -> str:
