@@ -141,6 +141,28 @@ async def test_T2_where_nobody_can_tell_it_is_said_and_not_run_again(
         await store.close()
 
 
+async def test_T2_who_asks_so_late_that_nobody_knows_any_more_does_not_run_it_again(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was stopped in the middle of a commit, for longer than others keep what it left."""
+    store = make_store(postgresql_url, SystemClock())
+    await store.open([])
+    now = store.clock.now_ms
+
+    def ten_minutes_pass() -> None:
+        monkeypatch.setattr(store.clock, "now_ms", lambda: now() + 11 * 60_000)
+        with psycopg.connect(postgresql_url, autocommit=True) as other:
+            other.execute("DELETE FROM duly.commits")  # as each worker does
+
+    at_the_commit(monkeypatch, before=nothing, after=ten_minutes_pass, since="commit_sign")
+    writer = Writer()
+    with pytest.raises(StoreUnavailableError, match="can't be told whether it took effect"):
+        await store.transact(writer)
+    assert writer.runs == 1
+    assert await is_there(store)
+    await store.close()
+
+
 calls: list[str] = []
 
 

@@ -79,8 +79,8 @@ class Shared:
         return int(max(2_000 * self.body_s, _IDLE_MS if writable else _IDLE_READ_MS))
 
     def new_reservation(self) -> float:
-        """Until when what a look reserves is reserved: for a lease, and for longer than a function may take. If it ended
-        before, two workers would take the same job from each other for ever.
+        """Until when what a look reserves is reserved: for a lease, and for longer than a function may take. If it
+        ended before, two workers would take the same job from each other for ever.
 
         No two looks have the same: by it one tells what it has already from what earlier looks gave up, also while the
         clock stands still.

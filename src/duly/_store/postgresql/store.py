@@ -50,6 +50,8 @@ _LOSSES_MAX = 3
 _FILL_MAX = 500
 _RESOLVE_S = 30.0
 _RESOLVE_PAUSE_S = 0.05
+# Of the time for which a commit's token is kept.
+_TOLD_S = 300
 # Longer than any transaction of duly's own can last. One of somebody else's says what it wrote in any case.
 _SETTLED_S = 15.0
 _BODIES_SETTLED = 3
@@ -216,12 +218,8 @@ class PostgreSQLStore:
         return PostgreSQLSnapshot(tx, self._snapshots)
 
     async def _aside(self, statements: Sequence[Statement], again: bool = True) -> list[Answer]:
-        """In a short transaction of its own, that is not worth a flush of the server's log.
-
-        Args:
-            statements: What to run.
-            again: Whether to run it once more if the answer gets lost.
-        """
+        """In a short transaction of its own, that is not worth a flush of the server's log; `again` if its answer gets
+        lost."""
         begin, end = Statement("BEGIN ISOLATION LEVEL READ COMMITTED"), Statement("COMMIT")
         losses = 0
         while True:
@@ -392,7 +390,10 @@ class PostgreSQLStore:
                 answers = await self._aside(
                     [Statement(sql["commit_void"], (token,)), Statement(sql["commit_ask"], (token,))]
                 )
-                return not answers[1].rows[0][0]
+                if not answers[1].rows[0][0]:
+                    return True
+                # We may have been stopped for so long that nobody kept what we left.
+                return None if token < self._shared.token_time(_TOLD_S) else False
             if self._clock.monotonic() > deadline:
                 return None
             await SystemClock().sleep(_RESOLVE_PAUSE_S)
