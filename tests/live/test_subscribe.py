@@ -16,7 +16,7 @@ from duly._store.open import make_store
 from duly._store.port import Transaction
 from duly.errors import StoreUnavailableError
 from duly.testing.faults import StoreView
-from tests.support import ManualClock, eventually
+from tests.support import DEADLINE_S, ManualClock, eventually
 
 T = TypeVar("T")
 
@@ -415,3 +415,35 @@ async def test_what_is_committed_while_nobody_took_note_is_seen_afterwards(lasti
 
         await eventually(has_come)
         assert await later == 1
+
+
+class LongFarewell(StoreView):
+    """A store on which it takes as long as the test likes to follow no more."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        super().__init__(make_store(url, clock))
+        self.leaving, self.may_leave = asyncio.Event(), asyncio.Event()
+
+    async def unfollow(self, follower: str) -> None:
+        self.leaving.set()
+        await self.may_leave.wait()
+        await self._store.unfollow(follower)
+
+
+async def test_who_watches_while_the_last_one_is_seen_off_is_followed_for(lasting_database: str) -> None:
+    app = duly.App(__name__, database=lasting_database)
+    app._parts = Parts(store=LongFarewell)
+    async with app.client():
+        store = cast("LongFarewell", app._store)
+        results = app.subscribe(how_many)
+        assert await upcoming(results) == 0
+        await cast("Any", results).aclose()
+        await app.mutation(add, "a", 1)
+        await asyncio.wait_for(store.leaving.wait(), DEADLINE_S)
+        later = app.subscribe(how_many)
+        first = asyncio.ensure_future(anext(later))
+        await asyncio.wait({first}, timeout=0.5)
+        store.may_leave.set()
+        assert await asyncio.wait_for(first, DEADLINE_S) == 1
+        await app.mutation(add, "a", 2)
+        assert await upcoming(later) == 2

@@ -1,12 +1,14 @@
 """What a group of due mutations reads before its transaction begins is as it was when it commits, or the group runs
 again. On PostgreSQL only: elsewhere nobody else writes meanwhile."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
 from duly._model.schema import Index
-from duly._store.port import Store, Transaction
+from duly._store.port import Position, Store, Transaction
+from duly._store.postgresql.wire import Answer, Statement, Wire
+from duly.errors import StoreError
 from tests.store.conftest import Stores, prepared
 from tests.store.engines import ENGINES, Engine
 from tests.store.rows import NOTES, NOW, add_jobs, new_id, new_job, put
@@ -138,3 +140,87 @@ async def test_an_index_that_came_meanwhile_is_kept_up(engine: Engine, stores: S
 
     await ours.transact(group, claims=True)
     assert known[-1] == 1
+
+
+@pytest.mark.parametrize("begins_first", [False, True])
+async def test_of_what_is_expected_to_be_read_long_documents_are_not_fetched(
+    engine: Engine, stores: Stores, monkeypatch: pytest.MonkeyPatch, begins_first: bool
+) -> None:
+    """What the other jobs of a group may read first is not to take the time of this one."""
+    ours, gone = await stores.open(engine), new_id()
+    asked_for, short, long = [await put(ours, "x" * length) for length in (100_000, 1_000, 100_001)]
+    await add_jobs(ours, *[new_job(args=f'{{"note":"{id}"}}') for id in (long, short, asked_for, gone)])
+    run, fetched = Wire.run_here, list[set[str]]()
+
+    async def watched(wire: Wire, statements: Sequence[Statement], afterwards: Statement | None = None) -> list[Answer]:
+        answers = await run(wire, statements, afterwards)
+        for statement, answer in zip(statements, answers, strict=True):
+            if statement.name in ("documents_ahead", "documents_get"):
+                fetched.append({row[0] for row in answer.rows})
+        return answers
+
+    async def group(tx: Transaction) -> list[int | None]:
+        await tx.due_jobs("mutation", NOW, 10)
+        if begins_first:
+            await tx.count_jobs("", "~")
+        bodies = [await tx.get_document(id) for id in (asked_for, short, long, gone)]
+        return [None if body is None else len(body) for body in bodies]
+
+    monkeypatch.setattr(Wire, "run_here", watched)
+    assert await ours.transact(group, claims=True) == [100_000, 1_000, 100_001, None]
+    assert fetched[:2] == [{asked_for, short}, {long}]
+
+
+async def test_an_entry_that_others_made_of_what_was_read_ahead_is_no_fault(engine: Engine, stores: Stores) -> None:
+    """Both give the document the same new value, and so the same entry."""
+    ours, theirs = await stores.open(engine), await stores.open(engine)
+    index = await ours.transact(lambda tx: tx.create_index(NOTES, Index("by_body", ("body",))))
+    id, read = new_id(), list[str]()
+
+    async def insert(tx: Transaction) -> None:
+        await tx.insert_document(id, "open")
+        await tx.insert_entry(index.id, Position(b"open", id))
+
+    async def archive(tx: Transaction) -> str:
+        body = await tx.get_document(id) or ""
+        await tx.stored_indexes(NOTES)
+        await tx.replace_document(id, "archived")
+        await tx.delete_entry(index.id, Position(body.encode(), id))
+        await tx.insert_entry(index.id, Position(b"archived", id))
+        return body
+
+    async def group(tx: Transaction) -> None:
+        await tx.due_jobs("mutation", NOW, 10)
+        read.append(await tx.get_document(id) or "")
+        if len(read) == 1:
+            await theirs.transact(archive)
+        await archive(tx)
+
+    await ours.transact(insert)
+    await ours.transact(lambda tx: tx.stored_indexes(NOTES))
+    await add_jobs(ours, new_job(args=f'{{"note":"{id}"}}'))
+    await ours.transact(group, claims=True)
+    assert read == ["open", "archived"]
+
+
+async def test_an_entry_that_is_there_though_nobody_interfered_is_told(engine: Engine, stores: Stores) -> None:
+    """Somebody made it by hand: to run again would be in vain, and for ever."""
+    ours = await stores.open(engine)
+    index = await ours.transact(lambda tx: tx.create_index(NOTES, Index("by_body", ("body",))))
+    id, runs = await put(ours, "open"), 0
+    await ours.transact(lambda tx: tx.insert_entry(index.id, Position(b"archived", id)))
+    await ours.transact(lambda tx: tx.stored_indexes(NOTES))
+    await add_jobs(ours, new_job(args=f'{{"note":"{id}"}}'))
+
+    async def group(tx: Transaction) -> None:
+        nonlocal runs
+        runs += 1
+        await tx.due_jobs("mutation", NOW, 10)
+        await tx.get_document(id)
+        await tx.stored_indexes(NOTES)
+        await tx.replace_document(id, "archived")
+        await tx.insert_entry(index.id, Position(b"archived", id))
+
+    with pytest.raises(StoreError, match="UniqueViolation"):
+        await ours.transact(group, claims=True)
+    assert runs == 1

@@ -182,6 +182,49 @@ async def test_who_has_not_followed_for_a_while_waits_for_those_who_do_not_know(
     await store.close()
 
 
+async def test_a_writer_that_has_only_read_so_far_is_waited_for_as_well(postgresql_url: str) -> None:
+    """It sees what was there when it began, and finds nobody who follows; it has no number yet."""
+    ours, theirs = make_store(postgresql_url, SystemClock()), make_store(postgresql_url, SystemClock())
+    await ours.open([])
+    await theirs.open([])
+    id, has_read, may_write = new_id(), asyncio.Event(), asyncio.Event()
+
+    async def reads_and_writes(tx: Transaction) -> None:
+        await tx.scan(None, Position(b"", NOTES), Position(b"", NOTES + "~"), False, 10)
+        has_read.set()
+        await may_write.wait()
+        await tx.insert_document(id, "{}")
+
+    async def first_step(tx: Transaction) -> tuple[str, str | None]:
+        return (await tx.changes_since(None))[0], await tx.get_document(id)
+
+    async def follows() -> tuple[str, str | None]:
+        await ours.follow("f", 60)
+        return await ours.read(first_step, follows=True)
+
+    writing = asyncio.ensure_future(theirs.transact(reads_and_writes))
+    await has_read.wait()
+    following = asyncio.ensure_future(follows())
+    # Longer than who tells nothing of himself is waited for.
+    await asyncio.wait({following}, timeout=1.5)
+    may_write.set()
+    await writing
+    place, seen = await following
+    assert seen == "{}" or id in (await changes(ours, place)).ids
+    await theirs.close()
+    await ours.close()
+
+
+async def test_a_transaction_that_is_not_ours_is_not_waited_for_for_long(postgresql_url: str) -> None:
+    """Such as a backup, which takes hours."""
+    store = make_store(postgresql_url, SystemClock())
+    await store.open([])
+    with psycopg.connect(postgresql_url) as slow:
+        slow.execute("SELECT pg_current_xact_id(), pg_sleep(0)")
+        await asyncio.wait_for(store.follow("f", 60), 12)
+    await store.close()
+
+
 def test_ranges_are_touched_by_what_lies_between() -> None:
     reads = Reads()
     reads.ids.add("a")

@@ -16,7 +16,7 @@ from duly._store.postgresql.wire import Answer, Statement, Wire
 from duly.errors import StoreUnavailableError
 from tests import postgres
 from tests.proxy import Proxy
-from tests.support import eventually
+from tests.support import DEADLINE_S, eventually
 
 ID = "0" * 32
 
@@ -144,6 +144,28 @@ async def test_T2_where_nobody_can_tell_it_is_said_and_not_run_again(
         await store.close()
 
 
+async def test_T2_who_asks_so_late_that_nobody_knows_any_more_does_not_run_it_again(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was stopped in the middle of a commit, for longer than others keep what it left."""
+    store = make_store(postgresql_url, SystemClock())
+    await store.open([])
+    now = store.clock.now_ms
+
+    def ten_minutes_pass() -> None:
+        monkeypatch.setattr(store.clock, "now_ms", lambda: now() + 11 * 60_000)
+        with psycopg.connect(postgresql_url, autocommit=True) as other:
+            other.execute("DELETE FROM duly.commits")  # as each worker does
+
+    at_the_commit(monkeypatch, before=nothing, after=ten_minutes_pass, since="commit_sign")
+    writer = Writer()
+    with pytest.raises(StoreUnavailableError, match="can't be told whether it took effect"):
+        await store.transact(writer)
+    assert writer.runs == 1
+    assert await is_there(store)
+    await store.close()
+
+
 calls: list[str] = []
 
 
@@ -173,3 +195,33 @@ async def test_A1_an_action_whose_claim_lost_its_answer_runs_once(
 
         await eventually(succeeded)
     assert calls == ["note"]
+
+
+async def test_T2_a_commit_that_takes_longer_than_a_lock_timeout_is_waited_for(postgresql_url: str) -> None:
+    """Whoever asks what became of it waits for it, and may have been told not to wait for long."""
+    with psycopg.connect(postgresql_url, autocommit=True) as gate, Proxy(postgresql_url) as proxy:
+        gate.execute("SELECT pg_advisory_lock(1)")
+        gate.execute(COMMITS_LATE)
+        try:
+            store = await opened(f"{proxy.url()}&options=-clock_timeout%3D50ms")
+            writer = Writer()
+            fault = proxy.cut_after(b"COMMIT")
+            outcome = asyncio.ensure_future(store.transact(writer))
+            assert await asyncio.to_thread(fault.happened.wait, DEADLINE_S)
+            done, _ = await asyncio.wait({outcome}, timeout=0.5)
+            assert not done
+            gate.execute("SELECT pg_advisory_unlock(1)")
+            assert await outcome == "done"
+            assert writer.runs == 1
+            assert await is_there(store)
+            await store.close()
+        finally:
+            gate.execute("DROP FUNCTION public.waits CASCADE")
+
+
+COMMITS_LATE = """
+CREATE FUNCTION public.waits() RETURNS trigger LANGUAGE plpgsql
+  AS 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END';
+CREATE CONSTRAINT TRIGGER waits AFTER INSERT ON duly.documents DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW EXECUTE FUNCTION public.waits();
+"""

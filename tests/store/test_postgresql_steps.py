@@ -235,3 +235,56 @@ async def test_a_commit_tells_of_its_work_once(store: Store, postgresql_url: str
             heard.append(notification.payload[0])
     assert 2 <= len(heard) <= 3
     assert set(heard) == {"m"}
+
+
+async def test_jobs_whose_reservation_got_no_answer_are_found_all_the_same(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are reserved, and nobody knows for which look: it is not left to the end of the reservation."""
+    await store.register_worker("w", 10, {})
+    await add_jobs(store, new_job(due=store.clock.now_ms() - 1_000))
+    run, lost = Wire.run_here, asyncio.Event()
+
+    async def loses_an_answer(wire: Wire, statements: Any, afterwards: Any = None) -> Any:
+        answers = await run(wire, statements, afterwards)
+        if not lost.is_set() and "jobs_reserve" in [statement.name for statement in statements]:
+            lost.set()
+            wire.break_off()
+            await run(wire, statements, afterwards)
+        return answers
+
+    async def look(tx: Transaction) -> int:
+        return len(await tx.due_jobs("mutation", store.clock.now_ms(), 10))
+
+    monkeypatch.setattr(Wire, "run_here", loses_an_answer)
+    assert await store.transact(look, claims=True) == 1
+    assert lost.is_set()
+
+
+async def test_what_a_worker_runs_is_left_to_it_for_as_long_as_a_function_may_take(
+    store: Store, postgresql_url: str
+) -> None:
+    """However short its lease is: otherwise two workers take the same job from each other for ever."""
+    other = make_store(postgresql_url, SystemClock())
+    await other.open([])
+    for number, worker in enumerate((store, other)):
+        worker.expect_bodies(60)
+        await worker.register_worker(f"worker {number}", 0.01, {})
+    await add_jobs(store, new_job(due=store.clock.now_ms() - 1_000))
+
+    async def takes(tx: Transaction) -> int:
+        jobs = await tx.due_jobs("mutation", store.clock.now_ms(), 10)
+        lease_ends = store.clock.now_ms() + 11
+
+        async def has_ended() -> bool:
+            return store.clock.now_ms() > lease_ends
+
+        await eventually(has_ended)
+        assert await other.transact(looks, claims=True) == 0
+        return len(jobs)
+
+    async def looks(tx: Transaction) -> int:
+        return len(await tx.due_jobs("mutation", store.clock.now_ms(), 10))
+
+    assert await store.transact(takes, claims=True) == 1
+    await other.close()

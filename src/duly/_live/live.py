@@ -207,12 +207,15 @@ class Live:
                 failures = 0
                 await self._until_something_happened(seen)
         finally:
-            self._task = None
             self._place = None
             if self._followed_until:
                 self._followed_until = 0.0
                 with contextlib.suppress(StoreError, ConflictError):
                     await self._store.unfollow(self._follower)
+            # Not before: who comes meanwhile would be followed for, and that undone.
+            self._task = None
+        if (self._queries or self._waiting) and not self.closed:
+            self._begin()
 
     async def _keep_following(self) -> None:
         # By the wall clock, as those who commit see it: it goes on while the machine sleeps.

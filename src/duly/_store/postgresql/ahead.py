@@ -14,6 +14,8 @@ from duly._store.postgresql.wire import Statement
 
 __all__ = ["Ahead"]
 
+_CHECKED = ("documents_check", "document_replace_ahead")
+
 _ID = re.compile(r'"([0-9a-hjkmnp-tv-z]{32})"')
 _EXPECTED_MAX = 1_000
 
@@ -80,3 +82,11 @@ class Ahead:
         bodies: dict[str, str | None] = {id: self._bodies[id] for id in self._seen}
         self._bodies, self._versions, self._seen = {}, {}, set()
         return seen, bodies
+
+    def checks_again(self, queue: Sequence[Statement]) -> list[tuple[Statement, int]]:
+        """What in a queue rests on what was read ahead, as questions, with how many rows each finds if it holds."""
+        columns = [statement.parameters or () for statement in queue if statement.name in _CHECKED]
+        return [
+            (Statement(self._sql["documents_check"], (ids, *rest[-2:]), "documents_check"), len(ids))
+            for ids, *rest in columns
+        ]

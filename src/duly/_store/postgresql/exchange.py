@@ -139,7 +139,11 @@ class Exchange(BufferedTransaction):
         self._begun = True
         clock = self._shared.clock
         asked = clock.own_ms()
-        answers = await wire.run_here([*opening, *queue, *questions], afterwards)
+        try:
+            answers = await wire.run_here([*opening, *queue, *questions], afterwards)
+        except errors.UniqueViolation:
+            await self._check_again(queue)
+            raise
         if opening:
             if self._shared.follow:
                 clock.learn(asked, answers[1].rows[0][0], clock.own_ms())
@@ -193,6 +197,12 @@ class Exchange(BufferedTransaction):
         self.fault = self.fault or cast("StoreError", fault)
         return fault
 
+    async def _check_again(self, queue: Sequence[Statement]) -> None:
+        """Somebody who changed a document after it was read ahead may have made the very entry that we make for it."""
+        for statement, expected in self._ahead.checks_again(queue):
+            if (await self._shared.aside([statement], True))[0].changed != expected:
+                raise self._shared.overtaken()
+
     def _translate(self, error: psycopg.Error) -> DulyError:
         missed = _MISSED.search(str(error)) if isinstance(error, errors.InvalidTextRepresentation) else None
         if missed is None:
@@ -207,12 +217,12 @@ class Exchange(BufferedTransaction):
             f"{expected} rows; was it changed by hand? Index entries must be in step with the documents"
         )
 
-    async def _aside(self, *statements: Statement) -> list[Answer]:
+    async def _aside(self, *statements: Statement, again: bool = True) -> list[Answer]:
         """Questions in a transaction of their own, not serializable, on another connection: they leave no traces that
         others could conflict with, and what they find is newer than what this transaction sees."""
         self.asking += 1
         try:
-            return await self._shared.aside(statements)
+            return await self._shared.aside(statements, again)
         finally:
             self.asking -= 1
 

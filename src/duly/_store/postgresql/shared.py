@@ -45,7 +45,7 @@ class Shared:
         schema: The PostgreSQL schema.
         where: The database, for messages.
         clock: Tells the time as the database does.
-        aside: Runs statements outside of any transaction of ours.
+        aside: Runs statements outside of any transaction of ours; told whether once more if their answer gets lost.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Shared:
         schema: str,
         where: str,
         clock: DatabaseClock,
-        aside: Callable[[Sequence[Statement]], Awaitable[list[Answer]]],
+        aside: Callable[[Sequence[Statement], bool], Awaitable[list[Answer]]],
     ) -> None:
         self.schema = schema
         self.where = where
@@ -85,9 +85,14 @@ class Shared:
         return int(max(2_000 * self.body_s, _IDLE_MS if writable else _IDLE_READ_MS))
 
     def new_reservation(self) -> float:
-        """Until when what a look reserves is reserved. No two looks have the same: by it one tells what it has already
-        from what earlier looks gave up, also while the clock stands still."""
-        self._reserved_until = max(self.clock.now_ms() + self.lease_ms, self._reserved_until + _TICK_MS)
+        """Until when what a look reserves is reserved: for a lease, and for longer than a function may take. If it
+        ended before, two workers would take the same job from each other for ever.
+
+        No two looks have the same: by it one tells what it has already from what earlier looks gave up, also while the
+        clock stands still.
+        """
+        lasts_ms = max(self.lease_ms, 2_000 * self.body_s)
+        self._reserved_until = max(self.clock.now_ms() + lasts_ms, self._reserved_until + _TICK_MS)
         return self._reserved_until
 
     def new_token(self) -> str:

@@ -50,9 +50,14 @@ _LOSSES_MAX = 3
 _FILL_MAX = 500
 _RESOLVE_S = 30.0
 _RESOLVE_PAUSE_S = 0.05
+# Of the time for which a commit's token is kept.
+_TOLD_S = 300
 # Longer than any transaction of duly's own can last. One of somebody else's says what it wrote in any case.
 _SETTLED_S = 15.0
+_BODIES_SETTLED = 3
 _SETTLED_PAUSE_S = 0.01
+# By when a transaction of duly's, which begins with a question, has left a trace that tells it from others.
+_TELLS_ITSELF_S = 1.0
 # Due mutations, due actions, and what these look up aside: possible however many queries take their time.
 _NOT_FOR_READING = 4
 
@@ -212,8 +217,9 @@ class PostgreSQLStore:
         self._snapshots.add(tx)
         return PostgreSQLSnapshot(tx, self._snapshots)
 
-    async def _aside(self, statements: Sequence[Statement]) -> list[Answer]:
-        """In a short transaction of its own, that is not worth a flush of the server's log."""
+    async def _aside(self, statements: Sequence[Statement], again: bool = True) -> list[Answer]:
+        """In a short transaction of its own, that is not worth a flush of the server's log; `again` if its answer gets
+        lost."""
         begin, end = Statement("BEGIN ISOLATION LEVEL READ COMMITTED"), Statement("COMMIT")
         losses = 0
         while True:
@@ -223,7 +229,7 @@ class PostgreSQLStore:
             except psycopg.Error as error:
                 fault = translate(error, self._shared.where)
                 losses += 1
-                if losses == _LOSSES_MAX or not is_connection_lost(error):
+                if losses == _LOSSES_MAX or not again or not is_connection_lost(error):
                     raise fault from error
                 self._pool.forget_idle()
             finally:
@@ -380,11 +386,15 @@ class PostgreSQLStore:
         deadline = self._clock.monotonic() + _RESOLVE_S
         sql = self._shared.sql
         while True:
-            with contextlib.suppress(StoreError):
+            # A conflict as well: whoever asks may have to wait for the commit for longer than a lock_timeout allows.
+            with contextlib.suppress(StoreError, ConflictError):
                 answers = await self._aside(
                     [Statement(sql["commit_void"], (token,)), Statement(sql["commit_ask"], (token,))]
                 )
-                return not answers[1].rows[0][0]
+                if not answers[1].rows[0][0]:
+                    return True
+                # We may have been stopped for so long that nobody kept what we left.
+                return None if token < self._shared.token_time(_TOLD_S) else False
             if self._clock.monotonic() > deadline:
                 return None
             await SystemClock().sleep(_RESOLVE_PAUSE_S)
@@ -417,19 +427,27 @@ class PostgreSQLStore:
         now = self._clock.now_ms()
         until = now + seconds * 1_000
         sql = self._shared.sql
-        answers = await self._aside([Statement(sql["follower_put"], (follower, until, now))])
+        await self._aside([Statement(sql["follower_put"], (follower, until, now))])
         if self._shared.follows and now < self._followed_until:
             self._followed_until = until
             return
         self._shared.follows = follower
         self._waking.start()
         self._waking.tell({"upkeep": None})
-        # A transaction that began before may not know of us.
-        deadline = self._clock.monotonic() + _SETTLED_S
-        settled = Statement(sql["follower_settled"], (answers[0].rows[0][0],))
-        while not (await self._aside([settled]))[0].rows[0][0] and self._clock.monotonic() < deadline:
-            await SystemClock().sleep(_SETTLED_PAUSE_S)
+        await self._settle()
         self._followed_until = until
+
+    async def _settle(self) -> None:
+        """Waits for the transactions that are open: also one that has written nothing so far may not know of us."""
+        sql, real = self._shared.sql, SystemClock()
+        began = real.monotonic()
+        deadline = began + max(_SETTLED_S, _BODIES_SETTLED * self._shared.body_s)
+        there = (await self._aside([Statement(sql["transactions_open"])]))[0].rows[0][0]
+        while (now := real.monotonic()) < deadline:
+            settled = Statement(sql["transactions_ended"], (there, now - began < _TELLS_ITSELF_S))
+            if (await self._aside([settled]))[0].rows[0][0]:
+                return
+            await real.sleep(_SETTLED_PAUSE_S)
 
     async def unfollow(self, follower: str) -> None:
         self._shared.follows = ""

@@ -15,7 +15,7 @@ from duly._store.postgresql.exchange import Exchange
 from duly._store.postgresql.faults import translate
 from duly._store.postgresql.shared import Catalog
 from duly._store.postgresql.user_sql import as_literals, is_race, mistake_of, refuse
-from duly.errors import StoreError
+from duly.errors import StoreError, StoreUnavailableError
 
 __all__ = ["PostgreSQLTransaction"]
 
@@ -49,8 +49,9 @@ class PostgreSQLTransaction(Exchange):
             if body is None and self._claims and not self._begun:
                 body = await self._read_ahead(id)
             if body is None:
-                found = dict.fromkeys(ids := self._ahead.ids_with(id, self._read_bodies))
-                found.update(await self._ask("documents_get", ids))
+                # Of the others that are not there, it is not known why.
+                found: dict[str, str | None] = {id: None}
+                found.update(await self._ask("documents_get", self._ahead.ids_with(id, self._read_bodies)))
                 self._read_bodies = found | self._read_bodies
             elif id not in self._documents:
                 return body
@@ -227,7 +228,12 @@ class PostgreSQLTransaction(Exchange):
         if not self._reserved_until:
             self._reserved_until = shared.new_reservation()
         reserve = self._statement(statement, *parameters, shared.worker, self._reserved_until)
-        jobs = self._placed((await self._aside(reserve))[0].rows)
+        try:
+            rows = (await self._aside(reserve, again=False))[0].rows
+        except StoreUnavailableError as fault:
+            # They may be reserved for this look, and nobody has heard which. Another one finds them.
+            raise self._lose(fault) from fault.__cause__
+        jobs = self._placed(rows)
         self._found_few = len(jobs) < parameters[-1]
         jobs.sort(key=lambda job: (job.due, job.id))
         for job in jobs:
