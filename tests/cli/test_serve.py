@@ -135,7 +135,9 @@ def test_its_options_are_those_of_asgi(project: Duly) -> None:
     _, url = started(
         project, "--dev", "--max-body", "100", "--root-path", "/notes", "--cors-origin", "https://shop.example"
     )
-    read = httpx.post(f"{url}/api/query", json={"path": "notes:missing"}, headers={"Origin": "https://shop.example"})
+    read = httpx.post(
+        f"{url}/api/query", json={"path": "notes:missing", "args": {}}, headers={"Origin": "https://shop.example"}
+    )
     assert "Could not find public function" in read.json()["errorMessage"]
     assert read.headers["access-control-allow-origin"] == "https://shop.example"
     assert httpx.post(f"{url}/api/query", json={"path": "notes:read", "args": {"x": "x" * 100}}).status_code == 413

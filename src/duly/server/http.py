@@ -211,7 +211,7 @@ class Api:
         self, kind: FunctionKind | None, path: str, body: dict[str, Any], caller: Caller
     ) -> Prepared | Failure:
         try:
-            return self._calls.prepare(kind, path, body.get("args", {}), caller)
+            return self._calls.prepare(kind, path, _args_in(body), caller)
         except CallError as error:
             return self._calls.failure(error, path)
 
@@ -296,6 +296,13 @@ def _path_in(body: dict[str, Any]) -> str:
     if not isinstance(path, str):
         raise RefusedError(400, "BadJsonBody", "path is a string that names a function, such as 'orders:create_order'")
     return path
+
+
+def _args_in(body: dict[str, Any]) -> Any:
+    if "args" not in body:
+        # Not taken for "none": whoever sends {"items": 5} is to learn that it arrived nowhere.
+        raise RefusedError(400, "BadJsonBody", 'the arguments go under "args": {"args": {…}}, or {"args": {}} for none')
+    return body["args"]
 
 
 def _format_in(body: dict[str, Any]) -> Format:
