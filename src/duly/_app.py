@@ -27,7 +27,16 @@ from duly.errors import AppNotOpenError, DulyError
 if TYPE_CHECKING:
     from duly._watch.metrics import Metrics
 
-__all__ = ["BODY_BYTES_MAX", "CONNECTIONS_MAX", "QUERIES_MAX", "REQUESTS_MAX", "ASGIApp", "App", "Parts"]
+__all__ = [
+    "BODY_BYTES_MAX",
+    "CONNECTIONS_MAX",
+    "QUERIES_MAX",
+    "REQUESTS_MAX",
+    "REQUEST_TIMEOUT",
+    "ASGIApp",
+    "App",
+    "Parts",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,6 +61,9 @@ QUERIES_MAX = 2_000
 
 REQUESTS_MAX = 1_000
 """Calls over HTTP at once."""
+
+REQUEST_TIMEOUT = timedelta(seconds=60)
+"""How long a request may take to arrive."""
 
 _DEFAULT_URL = "sqlite:///duly.db"
 
@@ -178,6 +190,7 @@ class App:
         max_connections: int = CONNECTIONS_MAX,
         max_queries: int = QUERIES_MAX,
         max_requests: int = REQUESTS_MAX,
+        request_timeout: timedelta = REQUEST_TIMEOUT,
         dev: bool = False,
         metrics: bool = True,
     ) -> ASGIApp:
@@ -194,6 +207,7 @@ class App:
             max_connections: How many WebSockets at once; who comes beyond is asked to come again.
             max_queries: How many queries a client may be subscribed to on one of them.
             max_requests: How many calls over HTTP at once; more are answered with status 503.
+            request_timeout: How long the body of a request may take to arrive; then it is answered with status 408.
             dev: Whether clients are told the errors of functions. They may hold what is nobody's business.
             metrics: Whether what happens is counted, for Prometheus at `/metrics`, if `duly[metrics]` is installed.
 
@@ -222,6 +236,7 @@ class App:
             cors_origins=cors_origins,
             max_body=max_body,
             max_requests=max_requests,
+            request_s=request_timeout.total_seconds(),
             limits=Limits(max_connections, max_queries),
             authenticator=Authenticator(
                 self._identity_providers, self._parts.clock, lambda: self._running().environment.store

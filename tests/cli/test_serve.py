@@ -4,16 +4,20 @@ import json
 import re
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, BinaryIO
+from uuid import UUID
 
 import httpx
 import pytest
 from convex import ConvexError, ConvexInt64
 from convex.http_client import ConvexExecutionError, ConvexHttpClient
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
 from tests.cli.commands import DEADLINE_S, Duly, Running
 
@@ -65,6 +69,7 @@ async def version(ctx: duly.QueryCtx) -> int:
     return 1
 """
 WRITTEN: dict[str, Any] = {"text": "tea", "size": 3, "code": 7, "blob": b"\xff"}
+CONNECT = {"type": "Connect", "sessionId": str(UUID(int=1)), "connectionCount": 0, "lastCloseReason": None}
 
 
 @pytest.fixture
@@ -83,6 +88,26 @@ def url_in(line: str) -> str:
     found = re.search(r"http://[\w.:\[\]]+", line)
     assert found, line
     return found[0].rstrip(",")
+
+
+def connected(url: str) -> ClientConnection:
+    return connect(f"{url.replace('http', 'ws')}/api/sync")
+
+
+def adding(queries: int) -> dict[str, Any]:
+    """The message that subscribes to so many queries."""
+    adds = [{"type": "Add", "queryId": n, "udfPath": "notes:version", "args": [{}]} for n in range(queries)]
+    return {"type": "ModifyQuerySet", "baseVersion": 0, "newVersion": 1, "modifications": adds}
+
+
+@contextmanager
+def begun_call(url: str) -> Iterator[BinaryIO]:
+    """A call whose body does not come; gives what is answered."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), DEADLINE_S) as begun, begun.makefile("rb") as answer:
+        head = "POST /api/query HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+        begun.sendall(head.encode())
+        yield answer
 
 
 @pytest.fixture
@@ -135,10 +160,47 @@ def test_its_options_are_those_of_asgi(project: Duly) -> None:
     _, url = started(
         project, "--dev", "--max-body", "100", "--root-path", "/notes", "--cors-origin", "https://shop.example"
     )
-    read = httpx.post(f"{url}/api/query", json={"path": "notes:missing"}, headers={"Origin": "https://shop.example"})
+    read = httpx.post(
+        f"{url}/api/query", json={"path": "notes:missing", "args": {}}, headers={"Origin": "https://shop.example"}
+    )
     assert "Could not find public function" in read.json()["errorMessage"]
     assert read.headers["access-control-allow-origin"] == "https://shop.example"
     assert httpx.post(f"{url}/api/query", json={"path": "notes:read", "args": {"x": "x" * 100}}).status_code == 413
+
+
+def test_max_connections_bounds_websockets(project: Duly) -> None:
+    _, url = started(project, "--max-connections", "1")
+    with connected(url) as first:
+        first.send(json.dumps(CONNECT))
+        first.send(json.dumps(adding(1)))
+        assert json.loads(first.recv(DEADLINE_S))["type"] == "Transition"
+        with connected(url) as second, pytest.raises(ConnectionClosed) as closed:
+            second.recv(DEADLINE_S)
+    assert closed.value.rcvd is not None
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason[:25]) == (1013, "TooManyConcurrentRequests")
+
+
+@pytest.mark.parametrize(("queries", "told"), [(1, "Transition"), (2, "FatalError")])
+def test_max_queries_bounds_those_of_a_websocket(project: Duly, queries: int, told: str) -> None:
+    _, url = started(project, "--max-queries", "1")
+    with connected(url) as client:
+        client.send(json.dumps(CONNECT))
+        client.send(json.dumps(adding(queries)))
+        message = json.loads(client.recv(DEADLINE_S))
+    assert message["type"] == told
+    assert told != "FatalError" or "more than 1 queries" in message["error"]
+
+
+def test_max_requests_bounds_calls_and_request_timeout_how_long_they_take_to_arrive(project: Duly) -> None:
+    _, url = started(project, "--max-requests", "1", "--request-timeout", "5")
+    read, client = {"path": "notes:version", "args": {}}, httpx.Client(base_url=url, timeout=DEADLINE_S)
+    with client, begun_call(url) as begun:
+        end = time.monotonic() + DEADLINE_S
+        while (answer := client.post("/api/query", json=read)).status_code == 200:
+            assert time.monotonic() < end
+        assert (answer.status_code, answer.json()["code"]) == (503, "TooManyConcurrentRequests")
+        assert begun.readline() == b"HTTP/1.1 408 Request Timeout\r\n"
+        assert client.post("/api/query", json=read).json()["value"] == 1
 
 
 def test_its_log_may_be_json_and_its_metrics_on_a_port_of_their_own(project: Duly) -> None:

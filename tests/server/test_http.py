@@ -49,10 +49,27 @@ async def test_arguments_are_an_object_or_a_list_of_one(client: httpx.AsyncClien
     assert await call(client, "query", "app:add", args) == {"status": "success", "value": 2.0}
 
 
-async def test_no_arguments_are_an_empty_list_or_nothing(client: httpx.AsyncClient) -> None:
-    assert (await call(client, "query", "app:texts", []))["value"] == []
-    response = await client.post("/api/query", json={"path": "app:texts"})
-    assert response.json()["value"] == []
+@pytest.mark.parametrize("args", [[], {}, [{}]])
+async def test_no_arguments_are_an_empty_list_or_object(client: httpx.AsyncClient, args: Any) -> None:
+    assert (await call(client, "query", "app:texts", args))["value"] == []
+
+
+@pytest.mark.parametrize(
+    ("url", "body"),
+    [
+        ("/api/run/app/add", {"a": 1}),
+        ("/api/run/app/texts", {}),
+        ("/api/query", {"path": "app:texts"}),
+        ("/api/mutation", {"path": "app:write", "text": "a"}),
+        ("/api/query_batch", {"queries": [{"path": "app:texts"}]}),
+    ],
+)
+async def test_who_does_not_put_arguments_under_args_is_told_to(
+    client: httpx.AsyncClient, url: str, body: dict[str, Any]
+) -> None:
+    response = await client.post(url, json=body)
+    assert (response.status_code, response.json()["code"]) == (400, "BadJsonBody")
+    assert 'the arguments go under "args"' in response.json()["message"]
 
 
 async def test_whole_floats_are_written_with_a_point(client: httpx.AsyncClient) -> None:
@@ -131,7 +148,8 @@ async def test_a_moment_is_read_again_and_again(client: httpx.AsyncClient) -> No
 async def test_moments_that_are_not_held_are_refused(client: httpx.AsyncClient) -> None:
     body = {"path": "app:texts", "args": {}}
     assert await refused(client, "/api/query_at_ts", body) == (400, "BadJsonBody")
-    assert await refused(client, "/api/query_at_ts", {**body, "ts": "x"}) == (400, "BadTimestamp")
+    for ts in ("x", "ä", "AAAAAAAAAP8=", 1):
+        assert await refused(client, "/api/query_at_ts", {**body, "ts": ts}) == (400, "BadTimestamp")
     assert await refused(client, "/api/query_at_ts", {**body, "ts": "AQAAAAAAAAA="}) == (400, "SnapshotTooOld")
     for _ in range(20):
         assert (await client.post("/api/query_ts")).status_code == 200

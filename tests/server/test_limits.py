@@ -3,14 +3,17 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
 
 import duly
+from duly.server.outbox import _UNSENT_BYTES_MAX, _UNSENT_MAX, Outbox
 from tests.server import app as served
 from tests.server.conftest import Serve
 from tests.server.wire import Wire, wired
+from tests.support import eventually
 
 
 @pytest.fixture
@@ -70,21 +73,69 @@ async def _closed(wire: Wire) -> int:
     return wire.closed.code
 
 
+def outbox_in(asgi: Any) -> Outbox:
+    """What the server has to send on its only connection."""
+    (endpoint,) = [route.endpoint for route in asgi.routes if route.path == "/api/sync"]
+    (connection,) = endpoint.__self__.connections
+    outbox: Outbox = connection._outbox
+    return outbox
+
+
 async def test_who_does_not_read_is_told_the_newest_and_little_else(open_app: duly.App) -> None:
-    async with wired(open_app.asgi()) as wire:
+    asgi = open_app.asgi()
+    async with wired(asgi) as wire:
         wire.connect()
-        wire.add(0, "app:how_many")
+        wire.add(0, "app:texts")
         await wire.message()
+        outbox, unsent = outbox_in(asgi), set[int]()
         wire.reads.clear()
+        live = open_app._live
+        assert live is not None
         for _ in range(300):
             await open_app.mutation(served.write, "a")
-        assert open_app._live is not None
-        await open_app._live.reach(open_app._live.stamp())
+            await live.reach(live.stamp())
+            unsent.add(len(outbox._unsent))
+        # One is on its way, and no other is composed before it has arrived.
+        assert max(unsent) <= 1
+        assert outbox._bytes <= 2_000
         wire.reads.set()
-        seen = 0
-        while (await wire.message_of("Transition"))["modifications"][0]["value"] != 300:
-            seen += 1
-        assert seen <= 2
+        seen: list[int] = []
+        while not seen or seen[-1] != 300:
+            seen.append(len((await wire.message_of("Transition"))["modifications"][0]["value"]))
+        assert len(seen) <= 3
+
+
+@pytest.mark.parametrize(
+    ("data", "unsent_max"), [pytest.param("a", _UNSENT_MAX, id="many"), pytest.param("a" * (1 << 20), 17, id="large")]
+)
+async def test_who_does_not_read_gets_nothing_more_run(open_app: duly.App, data: str, unsent_max: int) -> None:
+    asgi = open_app.asgi()
+    asked = 3 * unsent_max
+    async with wired(asgi) as wire:
+        wire.connect()
+        wire.mutate(0, "app:write_all", texts=[])
+        await wire.message_of("MutationResponse")
+        outbox = outbox_in(asgi)
+        wire.reads.clear()
+        for number in range(asked):
+            wire.mutate(number + 1, "app:write_and_refuse", data=data)
+
+        async def is_full() -> bool:
+            return not outbox.room.is_set()
+
+        await eventually(is_full, deadline_s=60)
+        await live_and_still(open_app)
+        assert len(outbox._unsent) <= unsent_max
+        assert outbox._bytes <= _UNSENT_BYTES_MAX + (2 << 20)
+        wire.reads.set()
+        answers = [await wire.message_of("MutationResponse") for _ in range(asked)]
+        assert [answer["requestId"] for answer in answers] == list(range(1, asked + 1))
+
+
+async def live_and_still(app: duly.App) -> None:
+    """Gives what could go on the time to: some transactions come and go."""
+    for _ in range(50):
+        await app.mutation(served.write, "meanwhile")
 
 
 @pytest.mark.parametrize("depth", [100, 10_000])

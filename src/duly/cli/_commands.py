@@ -2,12 +2,13 @@
 
 import sys
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
-from duly._app import BODY_BYTES_MAX, CONNECTIONS_MAX, QUERIES_MAX, REQUESTS_MAX
+from duly._app import BODY_BYTES_MAX, CONNECTIONS_MAX, QUERIES_MAX, REQUEST_TIMEOUT, REQUESTS_MAX
 from duly._model.job import JobState
 from duly.cli._admin_key import add_admin_key, list_admin_keys, revoke_admin_key
 from duly.cli._check import check
@@ -121,6 +122,9 @@ def _serve(
     max_connections: Annotated[int, typer.Option(min=1, help="WebSockets at once.")] = CONNECTIONS_MAX,
     max_queries: Annotated[int, typer.Option(min=1, help="Live queries of one WebSocket.")] = QUERIES_MAX,
     max_requests: Annotated[int, typer.Option(min=1, help="Calls over HTTP at once.")] = REQUESTS_MAX,
+    request_timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="How long a request may take to arrive.")
+    ] = REQUEST_TIMEOUT.total_seconds(),
     no_worker: Annotated[bool, typer.Option("--no-worker", help="Run no due functions; workers elsewhere do.")] = False,
     dev: Annotated[bool, typer.Option("--dev", help="Tell clients the errors of functions.")] = False,
     metrics_port: MetricsPort = None,
@@ -139,6 +143,7 @@ def _serve(
             max_connections=max_connections,
             max_queries=max_queries,
             max_requests=max_requests,
+            request_timeout=timedelta(seconds=request_timeout),
             dev=dev,
         )
         serving = serve(
@@ -147,6 +152,7 @@ def _serve(
             host,
             port,
             root_path,
+            request_timeout,
             worker=not no_worker,
             metrics_port=metrics_port,
             log_format=log_format,

@@ -54,7 +54,7 @@ def _operation(path: str, schemas: FunctionSchemas) -> dict[str, Any]:
     body = {
         "type": "object",
         "properties": {"args": schemas.arguments, "format": {"const": "json"}},
-        "required": ["args"] if schemas.arguments.get("required") else [],
+        "required": ["args"],
     }
     success = {
         "type": "object",

@@ -36,7 +36,21 @@ _Key = tuple[str, str]
 
 _REF = "#/components/schemas/{model}"
 _ID = {"type": "string", "pattern": "^[0-9a-hjkmnp-tv-z]{32}$", "x-duly-type": "id"}
-_BASE64 = {"type": "string", "contentEncoding": "base64"}
+# What JSON Schema says of an encoding is a remark, so a pattern says it, too.
+_BASE64 = {
+    "type": "string",
+    "contentEncoding": "base64",
+    "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+}
+_BASE64_OF_8_BYTES = _BASE64 | {"pattern": "^[A-Za-z0-9+/]{10}[AEIMQUYcgkosw048]=$"}
+_DECIMAL = {"type": "string", "format": "decimal", "pattern": r"^-?[0-9]+(\.[0-9]+)?([Ee][-+]?[0-9]{1,4})?$"}
+# Pydantic writes days as years (of 365 days) and days, which to format "duration" may not stand side by side.
+_DURATION = {
+    "type": "string",
+    "pattern": r"^-?P([0-9]+Y)?([0-9]+D)?(T([0-9]+H)?([0-9]+M)?([0-9]+(\.[0-9]+)?S)?)?$",
+}
+# Up to here a number of JavaScript's is exact, and so is one that travels as one.
+_INT_MAX = 1 << 53
 _NULL = {"type": "null"}
 # The parameter that the hooks for paginated queries fill.
 _PAGINATION = "paginationOpts"
@@ -148,7 +162,9 @@ class _Border(GenerateJsonSchema):
     @override
     def function_after_schema(self, schema: core_schema.AfterValidatorFunctionSchema) -> JsonSchema:
         if schema["function"]["function"] is Int64:
-            return self._encoded("$integer", {"type": "string", "pattern": "^-?[0-9]+$"}) | {"x-duly-type": "int64"}
+            return self._encoded("$integer", _BASE64_OF_8_BYTES, {"type": "string", "pattern": "^-?[0-9]+$"}) | {
+                "x-duly-type": "int64"
+            }
         metadata = schema.get("metadata", {})
         if ID_DOCUMENT in metadata:
             return _ID | {"x-duly-tables": self._tables_of(metadata[ID_DOCUMENT])}
@@ -156,18 +172,31 @@ class _Border(GenerateJsonSchema):
 
     @override
     def bytes_schema(self, schema: core_schema.BytesSchema) -> JsonSchema:
-        return self._encoded("$bytes", _BASE64) | {"x-duly-type": "bytes"}
+        return self._encoded("$bytes", _BASE64, _BASE64) | {"x-duly-type": "bytes"}
 
-    def _encoded(self, key: str, plain: JsonSchema) -> JsonSchema:
+    def _encoded(self, key: str, escaped: JsonSchema, plain: JsonSchema) -> JsonSchema:
         """What has an escape in arguments, and a plain form in results."""
         if self.mode == "serialization":
             return plain
-        return {"type": "object", "properties": {key: _BASE64}, "required": [key], "additionalProperties": False}
+        return {"type": "object", "properties": {key: escaped}, "required": [key], "additionalProperties": False}
 
     @override
     def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchema:
         # A number is taken, too, but it may have lost digits before it is sent.
-        return {"type": "string", "format": "decimal"}
+        return dict(_DECIMAL)
+
+    @override
+    def timedelta_schema(self, schema: core_schema.TimedeltaSchema) -> JsonSchema:
+        if self.mode == "validation":
+            return super().timedelta_schema(schema)
+        return dict(_DURATION)
+
+    @override
+    def int_schema(self, schema: core_schema.IntSchema) -> JsonSchema:
+        written = super().int_schema(schema)
+        least = {} if "exclusiveMinimum" in written else {"minimum": -_INT_MAX}
+        most = {} if "exclusiveMaximum" in written else {"maximum": _INT_MAX}
+        return least | most | written
 
     @override
     def field_is_required(

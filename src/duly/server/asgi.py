@@ -43,6 +43,7 @@ def make_asgi(
     cors_origins: Sequence[str],
     max_body: int,
     max_requests: int,
+    request_s: float,
     limits: Limits,
     authenticator: Authenticator,
     clock: Clock,
@@ -59,6 +60,7 @@ def make_asgi(
         cors_origins: The origins whose pages may call, besides those of this machine; "*" is any.
         max_body: Of a request, in bytes.
         max_requests: How many calls over HTTP at once.
+        request_s: How long the body of one may take to arrive, in seconds.
         limits: What clients of the sync protocol may take.
         authenticator: Tells who calls.
         clock: The door to time.
@@ -74,6 +76,7 @@ def make_asgi(
         live=live,
         max_body=max_body,
         max_requests=max_requests,
+        request_s=request_s,
         metrics=metrics,
     )
     sync = Sync(calls, live, authenticator, limits)

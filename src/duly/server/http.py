@@ -1,5 +1,6 @@
 """The HTTP API: what Convex's HTTP clients ask for, and two probes for those who run the server."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
@@ -31,6 +32,8 @@ __all__ = ["Api"]
 _log = logging.getLogger("duly")
 
 _QUERIES_MAX = 1_000
+# The rest of what the client sends is not worth waiting for.
+_CLOSE = {"connection": "close"}
 
 # By the names that clients have for them. Who asks for none is a person with curl.
 _FORMATS: Mapping[str | None, Format] = {
@@ -54,6 +57,7 @@ class Api:
         live: The app's live queries, while it is open.
         max_body: In bytes.
         max_requests: How many calls at once.
+        request_s: How long the body of a request may take to arrive, in seconds.
         metrics: What counts what happens, if anything does.
     """
 
@@ -68,6 +72,7 @@ class Api:
         live: Callable[[], Live],
         max_body: int,
         max_requests: int,
+        request_s: float,
         metrics: "Metrics | None",
     ) -> None:
         self._calls = calls
@@ -78,6 +83,8 @@ class Api:
         self._snapshots = Snapshots(lambda: calls.runner.environment.store, clock)
         self._max_body = max_body
         self._max_requests = max_requests
+        self._request_s = request_s
+        self._clock = clock
         self._requests = 0
         self._metrics = metrics
 
@@ -211,7 +218,7 @@ class Api:
         self, kind: FunctionKind | None, path: str, body: dict[str, Any], caller: Caller
     ) -> Prepared | Failure:
         try:
-            return self._calls.prepare(kind, path, body.get("args", {}), caller)
+            return self._calls.prepare(kind, path, _args_in(body), caller)
         except CallError as error:
             return self._calls.failure(error, path)
 
@@ -224,18 +231,41 @@ class Api:
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._max_body:
             raise self._too_large()
-        content = bytearray()
-        async for chunk in request.stream():
-            content += chunk
-            if len(content) > self._max_body:
-                raise self._too_large()
-        body = _parsed(content, "BadJsonBody")
+        body = _parsed(await self._receive(request), "BadJsonBody")
         if not isinstance(body, dict):
             raise RefusedError(400, "BadJsonBody", "a call is a JSON object")
         return body
 
+    async def _receive(self, request: Request) -> bytearray:
+        """The body of a request. One that trickles in would hold its place among the calls for ever."""
+        task = asyncio.current_task()
+        assert task is not None, "requests are answered in tasks"
+        is_late = False
+
+        def expire() -> None:
+            nonlocal is_late
+            is_late = True
+            task.cancel()
+
+        content = bytearray()
+        timer = self._clock.call_later(self._request_s, expire)
+        try:
+            async for chunk in request.stream():
+                content += chunk
+                if len(content) > self._max_body:
+                    raise self._too_large()
+        except asyncio.CancelledError:
+            if is_late and task.uncancel() == 0:
+                raise RefusedError(
+                    408, "RequestTimeout", f"the request was not here after {self._request_s:g} s", _CLOSE
+                ) from None
+            raise
+        finally:
+            timer.cancel()
+        return content
+
     def _too_large(self) -> RefusedError:
-        return RefusedError(413, "PayloadTooLarge", f"a request holds at most {self._max_body:,} bytes")
+        return RefusedError(413, "PayloadTooLarge", f"a request holds at most {self._max_body:,} bytes", _CLOSE)
 
     # Beside calls.
 
@@ -296,6 +326,13 @@ def _path_in(body: dict[str, Any]) -> str:
     if not isinstance(path, str):
         raise RefusedError(400, "BadJsonBody", "path is a string that names a function, such as 'orders:create_order'")
     return path
+
+
+def _args_in(body: dict[str, Any]) -> Any:
+    if "args" not in body:
+        # Not taken for "none": whoever sends {"items": 5} is to learn that it arrived nowhere.
+        raise RefusedError(400, "BadJsonBody", 'the arguments go under "args": {"args": {…}}, or {"args": {}} for none')
+    return body["args"]
 
 
 def _format_in(body: dict[str, Any]) -> Format:

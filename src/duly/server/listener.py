@@ -1,11 +1,14 @@
 """Listens with uvicorn, on the event loop of a program that has other things to do as well."""
 
+import asyncio
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
+
+from duly.server.patience import Patience
 
 __all__ = ["Listener"]
 
@@ -14,6 +17,8 @@ _PING_S = 5.0
 _PONG_S = 30.0
 # Arguments of 16 MiB, and what is around them.
 _MESSAGE_BYTES_MAX = 17 << 20
+# How often connections are looked at, in uvicorn's ticks, of which there are ten in a second.
+_TICKS_MAX = 50
 
 
 class Listener(uvicorn.Server):
@@ -22,9 +27,11 @@ class Listener(uvicorn.Server):
     Args:
         app: The ASGI app.
         root_path: What a proxy in front takes off each path.
+        request_s: How long the head of a request may take to arrive, and an answer to be taken by a client that does
+            not read.
     """
 
-    def __init__(self, app: ASGIApp, root_path: str = "") -> None:
+    def __init__(self, app: ASGIApp, root_path: str = "", request_s: float = 60.0) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -37,6 +44,13 @@ class Listener(uvicorn.Server):
                 server_header=False,
             )
         )
+        self._patience = Patience(request_s)
+        self._ticks = max(1, min(_TICKS_MAX, int(request_s)))
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % self._ticks == 0:
+            self._patience.look(self.server_state.connections, asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
