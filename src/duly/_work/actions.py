@@ -211,6 +211,8 @@ class Actions:
             pause = OUTAGE.delay_ms(failures, environment.entropy.uniform())
             await environment.clock.sleep(pause / 1_000)
         if recorded:
+            if failures:
+                _log.warning("the outcome of %s (%s) is recorded now", job.id, state, extra=fields)
             kind: EventKind = "interrupted" if error == INTERRUPTED else "failed" if state == "failed" else "success"
             environment.emit(Event(kind, job.name, now, job.id, "action", duration_ms=now - began, detail=error))
         else:
