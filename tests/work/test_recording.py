@@ -147,6 +147,31 @@ async def test_A2_a_stop_does_not_lose_an_outcome_that_is_still_to_be_written(fi
         assert await state_of(app, job_id) == "success"
 
 
+async def test_a_stop_says_that_it_waits_for_an_outcome_to_be_recorded(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = ManualClock()
+    app, stores = app_with_outages(database, clock, drain=timedelta(0))
+
+    def said() -> list[str]:
+        return [record.getMessage() for record in caplog.records if "the stop waits" in record.getMessage()]
+
+    async with app:
+        job_id = await app.scheduler.run_after(0, wait_for_gate)
+        await until_state(app, job_id, "inProgress")
+        stores[0].down = True
+        stopping = asyncio.ensure_future(app._stop(timedelta(0)))
+        await clock.advance(4.5)
+        assert said() == []
+        await clock.advance(60)
+        assert said() == [f"the stop waits until the database takes the outcome of {job_id}"]
+        assert not stopping.done()
+        stores[0].down = False
+        await clock.advance(6)
+        await stopping
+        assert await state_of(app, job_id) == "failed"
+
+
 async def test_S3_arguments_that_break_their_validator_fail_their_job_and_hold_up_no_other(database: str) -> None:
     app = duly.App(__name__, database=database)
     Stage.gate = asyncio.Event()
