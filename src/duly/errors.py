@@ -145,7 +145,7 @@ class _ProblemsError(DulyError):
     def __init__(self, path: str, problems: Sequence[str]) -> None:
         self.path = path
         self.problems = tuple(problems)
-        super().__init__(f"{self._what} of {path!r} {'; '.join(self.problems)}")
+        super().__init__(f"{self._what} {path!r}: {'; '.join(self.problems)}")
 
 
 class ArgumentError(_ProblemsError):
@@ -158,7 +158,7 @@ class ArgumentError(_ProblemsError):
             print(error.problems)
     """
 
-    _what = "the arguments"
+    _what = "the arguments don't fit"
 
 
 class ReturnValueError(_ProblemsError):
@@ -171,7 +171,7 @@ class ReturnValueError(_ProblemsError):
             print(error.problems)
     """
 
-    _what = "the return value"
+    _what = "the return value of"
 
 
 class MutationWaitError(DulyError):
@@ -258,11 +258,12 @@ class LimitError(DulyError):
             print(error.limit, error.actual, error.maximum)
     """
 
-    def __init__(self, limit: str, actual: float, maximum: float, hint: str = "") -> None:
+    def __init__(self, limit: str, actual: float, maximum: float, hint: str = "", message: str | None = None) -> None:
         self.limit = limit
         self.actual = actual
         self.maximum = maximum
-        super().__init__(f"{limit}: {actual:,} is more than the limit of {maximum:,}{'; ' + hint if hint else ''}")
+        message = message or f"{limit}: {actual:,} is more than the limit of {maximum:,}"
+        super().__init__(f"{message}; {hint}" if hint else message)
 
 
 # Documents.

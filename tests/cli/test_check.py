@@ -75,7 +75,7 @@ def test_check_lists_what_this_code_can_not_run_and_why(deployed: Duly) -> None:
     assert [row.split()[1] for row in rows] == ["jobs:gone"] * 2 + ["jobs:mail"] * 2 + ["jobs:note"] * 2
     assert reasons[0] == "└ this code has no such function"
     assert reasons[2].startswith("└ NotSchedulableError: 'jobs:mail' is a query and can't be scheduled")
-    assert reasons[4].startswith("└ ArgumentError: the arguments of 'jobs:note' cups: is missing")
+    assert reasons[4].startswith("└ ArgumentError: the arguments don't fit 'jobs:note': cups: is missing")
     assert all("pending  in 7 days" in row for row in rows), rows
     assert lines[-1] == "6 of 8 pending functions can't be run by this code"
     ids = {document["_id"] for document in deployed("jobs", "jobs", "--json").json_lines}

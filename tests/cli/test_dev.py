@@ -57,7 +57,7 @@ def test_dev_shows_what_is_scheduled_starts_ends_and_fails(duly: Duly) -> None:
     assert "hello:answer" in dev.until("▶ started")
     dev.until("VERSION 1")
     assert "hello:answer" in dev.until("✓ success")
-    assert "hello:answer  for in 1 h" in dev.until("+ scheduled")
+    assert "hello:answer  in 1 h · " in dev.until("+ scheduled")
     dev.signal(signal.SIGTERM)
     assert dev.ended() == 0, dev.lines
     assert dev.lines[-1] == "stopped"
@@ -68,8 +68,8 @@ def test_dev_shows_what_a_scheduled_function_schedules(duly: Duly) -> None:
     dev = started(duly, "hello")
     assert duly("run", "hello", "hello:begin").code == 0
     assert "hello:greet" in dev.until("✓ success")
-    assert "hello:answer  for now" in dev.until("+ scheduled")
-    assert "hello:answer  for in 1 h" in dev.until("+ scheduled")
+    assert "hello:answer  now  " in dev.until("+ scheduled")
+    assert "hello:answer  in 1 h · " in dev.until("+ scheduled")
 
 
 def test_dev_shows_errors_with_the_users_frames(shop: Duly) -> None:

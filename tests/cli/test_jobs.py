@@ -91,7 +91,7 @@ def test_jobs_says_when_there_are_none(shop: Duly) -> None:
     assert not list(shop.folder.glob("*.db*")), "who only looks makes none"
     shop.write("jobs.db", "")
     assert shop("jobs", "jobs").out == "no scheduled functions\n"
-    assert shop("jobs", "jobs", "--state", "failed").out == "no such scheduled functions\n"
+    assert shop("jobs", "jobs", "--state", "failed").out == "none: no scheduled function matches\n"
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,31 @@ def test_a_database_url_that_is_none_is_a_usage_error(shop: Duly) -> None:
     assert "mysql://localhost/shop" in result.err
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("shop.db", "sqlite:///shop.db"),
+        ("/var/lib/shop.db", "sqlite:////var/lib/shop.db"),
+        ("sqlite://shop.db", "sqlite:///shop.db"),
+        (":memory:", "sqlite:///:memory:"),
+    ],
+)
+def test_a_file_name_in_place_of_a_database_url_is_answered_with_the_url(shop: Duly, given: str, meant: str) -> None:
+    result = shop("jobs", "shop", "--database", given)
+    assert result.code == 2
+    assert_clear(result)
+    assert f"the database URL {given!r} is not understood; did you mean {meant}?\n" in result.err
+
+
+@pytest.mark.parametrize("given", ["host=db dbname=shop", "sqlite:///", "mysql:shop", "/"])
+def test_what_is_no_file_name_either_is_answered_with_the_forms_there_are(shop: Duly, given: str) -> None:
+    result = shop("jobs", "shop", "--database", given)
+    assert result.code == 2
+    assert_clear(result)
+    assert "did you mean" not in result.err
+    assert "it is of the form sqlite:///shop.db (a file)" in result.err
+
+
 @pytest.mark.parametrize("command", [["jobs", "shop"], ["worker", "shop"], ["run", "shop", "orders:odd_values"]])
 def test_a_database_that_is_none_is_one_clear_error(shop: Duly, command: list[str]) -> None:
     shop.write("shop.db", "This is a text, and no database at all. " * 100)

@@ -26,7 +26,15 @@ def test_without_its_schema_every_command_says_what_to_do(shop: Duly, empty_url:
     for command in (["worker", "shop"], ["jobs", "shop"], ["check", "shop"]):
         refused = shop(*command, "--database", empty_url)
         assert refused.code != 0
-        assert "has no schema of duly's yet; run: duly migrate APP" in refused.err, refused
+        assert "has no schema of duly's yet; run: duly migrate shop --database URL\n" in refused.err, refused
+
+
+def test_what_is_said_to_be_run_names_the_app_as_it_was_typed(shop: Duly, empty_url: str) -> None:
+    text = (shop.folder / "jobs.py").read_text().replace("sqlite:///jobs.db", empty_url)
+    shop.write("jobs.py", text)
+    refused = shop("jobs", "jobs.py")
+    assert "; run: duly migrate jobs.py\n" in refused.err, refused
+    assert shop("migrate", "jobs.py").code == 0
 
 
 def test_a_schema_of_a_later_release_is_refused_and_of_the_next_is_not(shop: Duly, empty_url: str) -> None:

@@ -4,6 +4,8 @@ import json
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -258,7 +260,47 @@ def test_a_port_that_is_taken_is_named(project: Duly) -> None:
         result = project("serve", "notes", "--port", port)
     assert result.code == 2
     assert f"can't listen on 127.0.0.1, port {port}: " in result.err
-    assert "--port" in result.err
+    assert "hint: choose another port with --port" in result.err
+
+
+def test_a_port_for_metrics_that_is_taken_is_named_with_its_option(project: Duly) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = project("serve", "notes", "--port", "0", "--metrics-port", str(taken.getsockname()[1]))
+    assert result.code == 2
+    assert "hint: choose another port with --metrics-port" in result.err
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1", "127.0.0.1:80", "a..b", "x" * 70])
+@pytest.mark.parametrize("command", ["serve", "dev"])
+def test_a_host_that_is_not_this_machine_is_named(project: Duly, command: str, host: str) -> None:
+    result = project(command, "notes", "--host", host)
+    assert result.code == 2
+    assert f"error: can't listen on {host}, port 3210: " in result.err
+    assert "hint: --host is a name or an address of this machine" in result.err
+    assert "--port" not in result.err
+
+
+def test_without_the_extra_it_says_what_to_install(project: Duly) -> None:
+    code = "import sys; sys.modules['starlette'] = None; from duly.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "serve", "notes"], cwd=project.folder, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (2, "error: duly serve takes pip install 'duly[server]'\n")
+
+
+def test_dev_says_that_the_usual_port_is_taken_and_where_it_listens(project: Duly) -> None:
+    host = "127.0.0.2"  # where nothing else listens, no other test either
+    with socket.create_server((host, 3210)):
+        dev = project.start("dev", "notes", "--host", host)
+        found = re.search(r"port 3210 is taken, so the server listens on port (\d+)$", dev.until("is taken"))
+        assert found
+        assert url_in(dev.until("serves")) == f"http://{host}:{found[1]}"
+
+
+def test_dev_does_not_say_so_of_a_port_that_was_asked_for(project: Duly) -> None:
+    dev = project.start("dev", "notes", "--port", "0")
+    dev.until("Ctrl-C stops")
+    assert not any("taken" in line for line in dev.lines)
 
 
 def test_dev_serves_too_and_goes_on_at_the_same_port_after_a_reload(project: Duly) -> None:

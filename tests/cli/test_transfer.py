@@ -91,7 +91,7 @@ def test_an_import_into_postgresql_wants_dulys_schema_first(with_order: Duly, po
     for command in (["import", "shop", "backup"], ["export", "shop", "more"]):
         refused = with_order(*command, "--database", bare)
         assert (refused.code, refused.out) == (1, "")
-        assert "has no schema of duly's yet; run: duly migrate APP" in refused.err
+        assert "has no schema of duly's yet; run: duly migrate shop --database URL\n" in refused.err
     assert not (with_order.folder / "more").exists()
 
 

@@ -370,7 +370,7 @@ async def test_a_query_that_waits_for_ever_fails_and_holds_up_no_other_for_long(
             return stuck.done() and waiting.done()
 
         await eventually(both_have_something)
-        with pytest.raises(duly.errors.LimitError, match="live query"):
+        with pytest.raises(duly.errors.LimitError, match="a live query may run for 10 seconds and was stopped after 1"):
             await stuck
         assert await waiting == 0
 
@@ -393,7 +393,9 @@ class CutOff(StoreView):
         await self._store.follow(follower, seconds)
 
 
-async def test_what_is_committed_while_nobody_took_note_is_seen_afterwards(lasting_database: str) -> None:
+async def test_what_is_committed_while_nobody_took_note_is_seen_afterwards(
+    lasting_database: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Cut off for so long that its word that it follows has run out: then commits leave no word for it."""
     clock = ManualClock()
     ours, theirs = duly.App(__name__, database=lasting_database), duly.App(__name__, database=lasting_database)
@@ -415,6 +417,12 @@ async def test_what_is_committed_while_nobody_took_note_is_seen_afterwards(lasti
 
         await eventually(has_come)
         assert await later == 1
+    assert [
+        (record.levelname, record.getMessage()) for record in caplog.records if "live queries" in record.message
+    ] == [
+        ("WARNING", "live queries can't be computed, and are once it works again: it is down"),
+        ("WARNING", "live queries are computed again"),
+    ]
 
 
 class LongFarewell(StoreView):

@@ -678,7 +678,7 @@ async def test_deploy_arguments_that_no_longer_fit_fail_it_before_its_first_line
         job_id = await old.scheduler.run_after(0, "jobs:run", what="tea")
     async with new:
         failed = await done(new, job_id, "failed")
-        assert failed["state"]["error"].startswith("ArgumentError: the arguments of 'jobs:run' ")
+        assert failed["state"]["error"].startswith("ArgumentError: the arguments don't fit 'jobs:run': ")
         assert "cup" in failed["state"]["error"]
         assert await new.query("jobs:ledger") == []
 

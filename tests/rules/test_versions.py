@@ -174,7 +174,7 @@ async def test_S3_it_fails_once_no_live_worker_has_a_signature_that_may_fit(stag
     failed = await stage.job(id)
     assert failed.state == "failed"
     assert failed.error is not None
-    assert failed.error.startswith("ArgumentError: the arguments of 'jobs:run' ")
+    assert failed.error.startswith("ArgumentError: the arguments don't fit 'jobs:run': ")
     assert "cups" in failed.error
     assert (failed.attempts, failed.started_time) == (0, None)
     assert new.told == ["parked", "failed"]

@@ -186,13 +186,18 @@ async def failure(client: httpx.AsyncClient, kind: str, path: str, args: Any) ->
             {"odd": 1},
             "Trying to execute app:write as Query, but it is defined as Mutation.",
         ),
-        ("query", "app:add", {"a": 1.5}, "ArgumentValidationError: the arguments of 'app:add' a: "),
-        ("query", "app:add", {}, "ArgumentValidationError: the arguments of 'app:add' a: is missing"),
+        ("query", "app:add", {"a": 1.5}, "ArgumentValidationError: the arguments don't fit 'app:add': a: "),
+        ("query", "app:add", {}, "ArgumentValidationError: the arguments don't fit 'app:add': a: is missing"),
         ("query", "app:add", [{}, {}], "ArgumentValidationError: the arguments of 'app:add' are one object"),
         ("query", "app:add", "tea", "ArgumentValidationError: the arguments of 'app:add' are one object"),
         ("query", "app:add", [{"$bytes": ""}], "ArgumentValidationError: the arguments of 'app:add' are one object"),
         ("query", "app:echo", {"value": {"$x": 1}}, "ArgumentValidationError: value: the key '$x' begins with '$'"),
-        ("mutation", "app:write_and_return", {"text": "tea"}, "ReturnsValidationError: the return value of 'app:wr"),
+        (
+            "mutation",
+            "app:write_and_return",
+            {"text": "tea"},
+            "ReturnsValidationError: the return value of 'app:write_and_return': it can't be sent to a client: ",
+        ),
         ("query", "app:refusing_oddly", {}, "ReturnsValidationError: "),
         ("query", "app:secretive", {}, "Uncaught ValueError: the password is swordfish\n"),
         ("action", "app:exits", {"how": "exit"}, "Uncaught SystemExit: no\n"),
@@ -208,6 +213,15 @@ async def test_a_failure_says_what_it_is_in_development_only(
         assert (await failure(client, kind, path, args)).startswith(message)
     async with serve() as client:
         assert await failure(client, kind, path, args) == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"), [(5, "5"), (5.5, "5.5"), ([1, {"a": -2.0}], "[1, {'a': -2}]"), (1e300, "1e+300")]
+)
+async def test_a_number_that_does_not_fit_is_shown_as_the_client_wrote_it(serve: Serve, given: Any, shown: str) -> None:
+    async with serve(dev=True) as client:
+        said = await failure(client, "mutation", "app:write", {"text": given})
+    assert said.endswith(f"the arguments don't fit 'app:write': text: input should be a valid string, not {shown}")
 
 
 @pytest.mark.parametrize(

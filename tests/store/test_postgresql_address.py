@@ -49,3 +49,23 @@ def test_listening_can_be_switched_off() -> None:
 def test_an_option_that_makes_no_sense_is_refused(option: str) -> None:
     with pytest.raises(StoreError, match=r"in the database URL is no"):
         Address.parse(f"postgresql://db/shop?{option}")
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("scheme=other", "an unknown parameter 'scheme'; did you mean schema=?"),
+        ("Pool=9", "an unknown parameter 'Pool'; did you mean pool=?"),
+        ("schema=a&ssl_mode=require", "an unknown parameter 'ssl_mode'; did you mean sslmode=?"),
+        ("x%3Dy=1", "an unknown parameter 'x=y'; duly's own are schema, pool, listen; the others are libpq's"),
+    ],
+)
+def test_an_unknown_option_is_named_with_the_one_that_was_meant(option: str, said: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        Address.parse(f"postgresql://ann:secret@db/shop?{option}")
+    assert str(caught.value) == f"the database URL has {said}"
+
+
+@pytest.mark.parametrize("option", ["sslmode=require", "ssl=true", "conn%65ct_timeout=3", "keepalives_idle=5"])
+def test_whatever_libpq_takes_is_known(option: str) -> None:
+    assert Address.parse(f"postgresql://db/shop?{option}").conninfo.endswith(option)

@@ -28,6 +28,22 @@ def test_placeholders_are_told_from_what_is_no_code(statement: str, placeholders
         check_statement(statement, placeholders + 1)
 
 
+@pytest.mark.parametrize("statement", ["SELECT ?", "SELECT %s", "SELECT :name", "SELECT 1"])
+def test_whoever_gives_more_parameters_than_there_are_is_told_how_they_are_written(statement: str) -> None:
+    with pytest.raises(TypeError, match=r"takes no parameters, and 1 was given; parameters are written \$1, \$2 and"):
+        check_statement(statement, 1)
+
+
+def test_whoever_gives_fewer_is_not() -> None:
+    with pytest.raises(TypeError, match=r"takes 2 parameters, and 1 was given$"):
+        check_statement("SELECT $1, $2", 1)
+
+
+def test_a_number_that_is_left_out_is_refused() -> None:
+    with pytest.raises(SQLError, match=r"written \$1, \$2 and so on, none left out; these are \$1, \$3$"):
+        check_statement("SELECT $3, $1", 2)
+
+
 @pytest.mark.parametrize(
     "statement",
     [

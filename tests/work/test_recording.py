@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Annotated, TypeVar
 
+import pytest
 from pydantic import BeforeValidator
 
 import duly
@@ -84,7 +85,9 @@ def app_with_outages(database: str, clock: Clock, *, drain: timedelta) -> tuple[
     return app, stores
 
 
-async def test_A2_an_outcome_is_recorded_soon_after_a_long_outage(database: str) -> None:
+async def test_A2_an_outcome_is_recorded_soon_after_a_long_outage(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
     clock = ManualClock()
     app, stores = app_with_outages(database, clock, drain=timedelta(0))
     async with app:
@@ -98,6 +101,32 @@ async def test_A2_an_outcome_is_recorded_soon_after_a_long_outage(database: str)
         stores[0].down = False
         await clock.advance(6)
         assert await state_of(app, job_id) == "success"
+    # Both at the same level: who reads the one reads the other.
+    assert [(record.levelname, record.getMessage()) for record in caplog.records if "outcome" in record.message] == [
+        ("WARNING", f"the outcome of {job_id} is not recorded yet, and will be: the store is down"),
+        ("WARNING", f"the outcome of {job_id} (success) is recorded now"),
+    ]
+
+
+async def test_that_looking_works_again_is_logged_once_and_as_loud_as_that_it_failed(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = ManualClock()
+    app, stores = app_with_outages(database, clock, drain=timedelta(0))
+    Stage.gate.set()
+    async with app:
+        job_id = await app.scheduler.run_after(1_000, wait_for_gate)
+        await clock.advance(0.5)
+        stores[0].down = True
+        await clock.advance(300)
+        stores[0].down = False
+        await clock.advance(300)
+        await until_state(app, job_id, "success")
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records if "due action" in record.message]
+    assert lines == [
+        ("WARNING", "looking for due actions failed, and goes on until it works: the store is down"),
+        ("WARNING", "looking for due actions works again"),
+    ]
 
 
 async def test_A2_a_stop_does_not_lose_an_outcome_that_is_still_to_be_written(file_database: str) -> None:
@@ -116,6 +145,31 @@ async def test_A2_a_stop_does_not_lose_an_outcome_that_is_still_to_be_written(fi
         stores[0].down = False
     async with app.client():
         assert await state_of(app, job_id) == "success"
+
+
+async def test_a_stop_says_that_it_waits_for_an_outcome_to_be_recorded(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = ManualClock()
+    app, stores = app_with_outages(database, clock, drain=timedelta(0))
+
+    def said() -> list[str]:
+        return [record.getMessage() for record in caplog.records if "the stop waits" in record.getMessage()]
+
+    async with app:
+        job_id = await app.scheduler.run_after(0, wait_for_gate)
+        await until_state(app, job_id, "inProgress")
+        stores[0].down = True
+        stopping = asyncio.ensure_future(app._stop(timedelta(0)))
+        await clock.advance(4.5)
+        assert said() == []
+        await clock.advance(60)
+        assert said() == [f"the stop waits until the database takes the outcome of {job_id}"]
+        assert not stopping.done()
+        stores[0].down = False
+        await clock.advance(6)
+        await stopping
+        assert await state_of(app, job_id) == "failed"
 
 
 async def test_S3_arguments_that_break_their_validator_fail_their_job_and_hold_up_no_other(database: str) -> None:

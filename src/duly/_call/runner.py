@@ -15,8 +15,9 @@ from duly._call.threads import blocker, in_thread, without_exit
 from duly._model.backoff import Backoff
 from duly._model.event import Event
 from duly._model.function import FunctionKind, with_article
+from duly._model.limits import out_of_time
 from duly._store.port import Transaction
-from duly.errors import ConflictError, FunctionKindError, LimitError, MutationWaitError
+from duly.errors import ConflictError, FunctionKindError, MutationWaitError
 
 __all__ = ["Runner"]
 
@@ -167,11 +168,11 @@ class Runner:
             timer.cancel()
             if not task.done():
                 await self._stop(task, function)
-        raise LimitError(
-            f"seconds that the action {function.path!r} may run",
-            round(max(clock.monotonic() - began, seconds + 0.001), 3),
+        raise out_of_time(
+            f"the action {function.path!r}",
+            clock.monotonic() - began,
             seconds,
-            "it was cancelled; give it more with @duly.action(timeout=…), or split the work",
+            "it was cancelled: give it more with @duly.action(timeout=…), or split the work",
         )
 
     async def _stop(self, task: asyncio.Task[Any], function: Function) -> None:

@@ -16,7 +16,7 @@ from duly._ground.ids import Id, IdMaker
 from duly._model.event import Event, Observer
 from duly._model.identity import Identity
 from duly._model.job import ScheduledFunction
-from duly._model.limits import Usage
+from duly._model.limits import Usage, out_of_time
 from duly._model.tracing import Tracer
 from duly._store.port import Store, Transaction
 from duly.errors import DulyError, LimitError
@@ -241,11 +241,11 @@ class Scope:
     def out_of_time(self) -> LimitError:
         seconds = self.environment.mutation_timeout_s
         over = 0.0 if self.deadline is None else self.environment.clock.monotonic() - self.deadline
-        return LimitError(
-            f"seconds that the mutation {self.path!r} may run",
-            round(seconds + max(over, 0.001), 3),
+        return out_of_time(
+            f"the mutation {self.path!r}",
+            seconds + over,
             seconds,
-            "it was rolled back; do slow work in an action, or schedule the rest (rule T3)",
+            "it was rolled back: do slow work in an action, or schedule the rest (rule T3)",
         )
 
     def child(self, path: str) -> "Scope":

@@ -16,8 +16,9 @@ from duly._ground.entropy import Entropy
 from duly._live.reading import recording
 from duly._model.backoff import OUTAGE
 from duly._model.changes import Changes, Reads
+from duly._model.limits import out_of_time
 from duly._store.port import Store, Transaction
-from duly.errors import AppNotOpenError, ConflictError, LimitError, StoreError
+from duly.errors import AppNotOpenError, ConflictError, StoreError
 
 __all__ = ["Live", "LiveQuery", "Watcher"]
 
@@ -203,7 +204,7 @@ class Live:
                     await self._clock.sleep(OUTAGE.delay_ms(failures, 0.5) / 1_000)
                     continue
                 if failures:
-                    _log.info("live queries are computed again")
+                    _log.warning("live queries are computed again")
                 failures = 0
                 await self._until_something_happened(seen)
         finally:
@@ -293,8 +294,8 @@ class Live:
             task.cancel()
         if not task.cancelled():
             return task.result()
-        seconds = round(self._clock.monotonic() - began, 3)
-        return query.fail(LimitError("seconds that a live query may take", seconds, _RUN_S, "read less (rule T4)"))
+        took_s = self._clock.monotonic() - began
+        return query.fail(out_of_time("a live query", took_s, _RUN_S, "read less (rule T4)"))
 
     def _touched(self, changes: Changes) -> set[LiveQuery[Any]]:
         if changes.everything:

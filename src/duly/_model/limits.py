@@ -11,6 +11,7 @@ __all__ = [
     "READS_MAX",
     "WRITES_MAX",
     "Usage",
+    "out_of_time",
 ]
 
 JOBS_MAX = 1_000
@@ -83,3 +84,23 @@ class Usage:
         copied = Usage()
         copied.__dict__.update(self.__dict__)
         return copied
+
+
+def out_of_time(what: str, took_s: float, maximum_s: float, hint: str) -> LimitError:
+    """The error of what has run for longer than it may.
+
+    Args:
+        what: What ran, such as "the mutation 'orders:create_order'".
+        took_s: For how long it has run.
+        maximum_s: For how long it may.
+        hint: What became of it, and what to do.
+    """
+    # It was late, whatever the clock's grain says.
+    took_s = round(max(took_s, maximum_s + 0.001), 3)
+    message = f"{what} may run for {_seconds(maximum_s)} and was stopped after {_seconds(took_s)}"
+    return LimitError(f"seconds that {what} may run", took_s, maximum_s, hint, message)
+
+
+def _seconds(seconds: float) -> str:
+    text = f"{seconds:,.3f}".rstrip("0").removesuffix(".")
+    return f"{text} second" if text == "1" else f"{text} seconds"

@@ -32,6 +32,9 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 
 _SECRETS = (Secret, SecretStr, SecretBytes)
 
+# Up to here a JavaScript number is exact.
+_NUMBER_MAX = 1 << 53
+
 TagsByType = Mapping[Any, frozenset[str]]
 
 PLAIN_SCHEMAS = frozenset([
@@ -112,9 +115,7 @@ class Signature:
 
     def _name_positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         if len(args) > len(self._positional):
-            raise ArgumentError(
-                self.path, [f"are too many: it takes {len(self._positional)} by position, not {len(args)}"]
-            )
+            raise ArgumentError(self.path, [f"too many: it takes {len(self._positional)} by position, not {len(args)}"])
         named = dict(zip(self._positional, args, strict=False))
         if kwargs and (twice := named.keys() & kwargs.keys()):
             raise ArgumentError(self.path, [f"{min(twice)}: was given twice, by position and by name"])
@@ -138,7 +139,7 @@ class Signature:
         except InvalidValueError as error:
             raise ArgumentError(self.path, [str(error)]) from error
         except (PydanticSerializationError, UnicodeError) as error:
-            raise ArgumentError(self.path, [f"can't be stored as JSON: {error}"]) from error
+            raise ArgumentError(self.path, [f"they can't be stored as JSON: {error}"]) from error
 
     def _dump_values(self, arguments: dict[str, Any]) -> Any:
         # Round trip: without computed fields, and so that what was parsed is parsed again.
@@ -149,7 +150,7 @@ class Signature:
         try:
             self.load(text, tags)
         except ArgumentError as error:
-            problems = [f"can't be read back once stored: {problem}" for problem in error.problems]
+            problems = [f"they can't be read back once stored: {problem}" for problem in error.problems]
             raise ArgumentError(self.path, problems) from None
 
     def load(self, text: str, tags: TagsByType) -> dict[str, Any]:
@@ -183,7 +184,7 @@ class Signature:
                 arguments, context=tags, strict=False, by_alias=True, by_name=True
             )
         except ValidationError as error:
-            raise ArgumentError(self.path, describe_problems(error)) from None
+            raise ArgumentError(self.path, describe_problems(error, _as_written)) from None
         return received
 
     def check_return(self, value: Any, tags: TagsByType) -> Any:
@@ -193,7 +194,7 @@ class Signature:
         if inspect.iscoroutine(value):
             value.close()
             raise ReturnValueError(
-                self.path, ["is a coroutine that nobody awaits: a decorator in between made it a plain function"]
+                self.path, ["it is a coroutine that nobody awaits: a decorator in between made it a plain function"]
             )
         if self._returned is None:
             return value
@@ -218,7 +219,7 @@ class Signature:
         try:
             return _dump(self._returned, {"value": value}, by_alias=True, round_trip=False)["value"]
         except (PydanticSerializationError, UnicodeError) as error:
-            raise ReturnValueError(self.path, [f"can't be written as JSON: {error}"]) from error
+            raise ReturnValueError(self.path, [f"it can't be written as JSON: {error}"]) from error
 
 
 def adapter_of(name: str, fields: dict[str, Any], extra: Literal["forbid", "allow"] = "forbid") -> TypeAdapter[Any]:
@@ -312,8 +313,13 @@ def _with_json_keys(value: Any) -> Any:
     return [_with_json_keys(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def describe_problems(error: ValidationError) -> list[str]:
-    """One line for each problem: where it is, what is wrong, what was given."""
+def describe_problems(error: ValidationError, given: Callable[[Any], Any] = lambda value: value) -> list[str]:
+    """One line for each problem: where it is, what is wrong, what was given.
+
+    Args:
+        error: What pydantic says.
+        given: From a value to what whoever gave it knows it as.
+    """
     problems = []
     for problem in error.errors(include_url=False, include_context=False):
         where = ""
@@ -327,8 +333,17 @@ def describe_problems(error: ValidationError) -> list[str]:
             problems.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")  # says itself what was given
         else:
             message = problem["msg"]
-            problems.append(f"{where}: {message[:1].lower()}{message[1:]}, not {_short(problem['input'])}")
+            problems.append(f"{where}: {message[:1].lower()}{message[1:]}, not {_short(given(problem['input']))}")
     return problems
+
+
+def _as_written(value: Any) -> Any:
+    """What a client wrote as 5: all its numbers arrive as floats."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _NUMBER_MAX:
+        return int(value)
+    if isinstance(value, dict):
+        return {name: _as_written(item) for name, item in value.items()}
+    return [_as_written(item) for item in value] if isinstance(value, list) else value
 
 
 def _short(value: Any) -> str:

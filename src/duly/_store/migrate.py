@@ -4,7 +4,10 @@ from collections.abc import Sequence
 
 from duly.errors import StoreError
 
-__all__ = ["pending_migrations"]
+__all__ = ["MIGRATE", "pending_migrations"]
+
+MIGRATE = "duly migrate APP"
+"""What to run where the schema is not up to date. The command line puts the app's name in the place of APP."""
 
 
 def pending_migrations(version: object, migrations: Sequence[str], where: str) -> Sequence[str]:

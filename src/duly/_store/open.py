@@ -26,11 +26,21 @@ def make_store(url: str, clock: Clock) -> Store:
     if scheme in ("postgresql", "postgres"):
         return _postgresql(url, clock)
     if scheme != "sqlite" or not separator or not rest.startswith("/") or rest == "/":
-        raise StoreError(f"the database URL {url!r} is not understood; it is of the form {_FORMS}")
+        meant = _meant(url)
+        hint = f"did you mean {meant}?" if meant else f"it is of the form {_FORMS}"
+        raise StoreError(f"the database URL {url!r} is not understood; {hint}")
     if rest == "/:memory:":
         return SQLiteStore(None, clock)
     # By its one true name: whoever opens it through a link must find the same leases and locks beside it.
     return SQLiteStore(Path(os.path.realpath(rest[1:])), clock)
+
+
+def _meant(url: str) -> str | None:
+    """The URL of what seems to be a file's name: shop.db, sqlite:shop.db, sqlite://shop.db."""
+    path = url.removeprefix("sqlite:").removeprefix("//")
+    if not path.strip("/ ") or "=" in path or (":" in path and path != ":memory:"):
+        return None  # nothing, what libpq takes, or a URL of another kind
+    return f"sqlite:///{path}"
 
 
 def _postgresql(url: str, clock: Clock) -> Store:

@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from duly.errors import SQLError
 
-__all__ = ["OURS", "bare", "check_statement"]
+__all__ = ["OURS", "PLACEHOLDERS", "bare", "check_statement"]
+
+PLACEHOLDERS = "parameters are written $1, $2 and so on"
 
 OURS = (
     "tables whose names begin with '_' are duly's own: ctx.sql may read them, and only ctx.db and ctx.scheduler write "
@@ -63,7 +65,9 @@ def check_statement(statement: str, given: int) -> None:
         raise SQLError(problem)
     if placeholders != given:
         wanted = {0: "no parameters", 1: "one parameter ($1)"}.get(placeholders, f"{placeholders} parameters")
-        raise TypeError(f"the statement takes {wanted}, and {given} {'was' if given == 1 else 'were'} given")
+        # Whoever gives more than there are may have written them as another library has them: ?, %s, :name.
+        hint = f"; {PLACEHOLDERS}" if given > placeholders else ""
+        raise TypeError(f"the statement takes {wanted}, and {given} {'was' if given == 1 else 'were'} given{hint}")
 
 
 @lru_cache(maxsize=512)
@@ -81,7 +85,7 @@ def _examine(statement: str) -> _Examined:
     elif keyword in _REFUSED:
         problem = f"{keyword} can't be used in ctx.sql: {_REFUSED[keyword]}"
     elif numbers != set(range(1, len(numbers) + 1)):
-        problem = f"the placeholders are $1, $2 and so on, none left out; these are {sorted(numbers)}"
+        problem = f"{PLACEHOLDERS}, none left out; these are {', '.join(f'${number}' for number in sorted(numbers))}"
     elif _WRITES_OURS.search(code):
         problem = OURS
     return _Examined(problem, len(numbers))

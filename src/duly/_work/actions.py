@@ -25,6 +25,9 @@ _log = logging.getLogger("duly")
 
 INTERRUPTED = "interrupted: the worker stopped before the action had finished; it may or may not have had its effect"
 
+# How long a stop may take to record outcomes before it says that it waits for that.
+_SILENCE_S = 5.0
+
 _Started = tuple[Job, Function, dict[str, object]]
 
 
@@ -212,6 +215,8 @@ class Actions:
             pause = OUTAGE.delay_ms(failures, environment.entropy.uniform())
             await environment.clock.sleep(pause / 1_000)
         if recorded:
+            if failures:
+                _log.warning("the outcome of %s (%s) is recorded now", job.id, state, extra=fields)
             kind: EventKind = "interrupted" if error == INTERRUPTED else "failed" if state == "failed" else "success"
             environment.emit(Event(kind, job.name, now, job.id, "action", duration_ms=now - began, detail=error))
         else:
@@ -233,6 +238,12 @@ class Actions:
         finally:  # also if the stop itself is cancelled: then nobody waits for them
             for task in self._running - self._recording:
                 task.cancel()
+        if self._running:
+            await self._wait_for_end(_SILENCE_S)
+        if recording := self._running & self._recording:
+            # However long it takes (rule A2): whoever waits for the end of this process is to know for what.
+            left = ", ".join(sorted(task.get_name().removeprefix("duly action ") for task in recording))
+            _log.warning("the stop waits until the database takes the outcome of %s", left)
         while self._running:
             await asyncio.wait(self._running)
 

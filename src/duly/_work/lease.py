@@ -42,6 +42,7 @@ class LeaseKeeper:
         # Both guarded by the condition.
         self._held = False
         self._closed = False
+        self._failed = False
         self._thread = threading.Thread(target=self._keep, name="duly lease", daemon=True)
         self._thread.start()
 
@@ -89,6 +90,12 @@ class LeaseKeeper:
             self._lease.renew()
         except StoreError as error:
             # Tried again in a third of the lease. If it never works, others settle our actions, and we record nothing.
+            self._failed = True
             _log.warning("%s: %s", _NOT_RENEWED, error)
         except Exception:  # noqa: BLE001 (the thread must go on whatever a store raises)
+            self._failed = True
             _log.exception(_NOT_RENEWED)
+        else:
+            if self._failed:
+                self._failed = False
+                _log.warning("the lease is renewed again")

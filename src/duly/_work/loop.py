@@ -43,6 +43,8 @@ class Loop:
         self._look = look
         self._failures = 0
         self._backoff = OUTAGE
+        # Whether the log says that it fails, and is still to say that it works again.
+        self._told = False
         self._stopping = False
         self._asleep: asyncio.Task[None] | None = None
 
@@ -69,17 +71,21 @@ class Loop:
             # A mutation waits for longer and longer (rule M3); rescues, and actions that are due, do not.
             return self._after_failure(CONFLICT if self.topic == "mutation" else OUTAGE)
         except StoreError as error:
-            if not self._failures:
+            if not self._told:
+                self._told = True
                 _log.warning("looking for due %ss failed, and goes on until it works: %s", self.topic, error)
             return self._after_failure(OUTAGE)
         except (Exception, asyncio.CancelledError):
             if is_being_cancelled():
                 raise
             # A bug, ours or a library's. A worker that seems alive and takes nothing would be worse than noise.
+            self._told = True
             _log.exception("looking for due %ss failed, and goes on", self.topic)
             return self._after_failure(OUTAGE)
-        if self._failures:
-            _log.info("looking for due %ss works again", self.topic)
+        if self._told:
+            # As loud as what said that it fails: who has read that waits for this.
+            _log.warning("looking for due %ss works again", self.topic)
+            self._told = False
         self._failures = 0
         environment.emit(*looked.events)
         return Rest(seen, -math.inf if looked.more else looked.next_due)

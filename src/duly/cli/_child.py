@@ -37,7 +37,7 @@ def main() -> None:
     """Arguments: the app, a database URL or nothing, the number of the pipe's end, that of a socket if it serves."""
     reference, database, pipe, *sockets = sys.argv[1:]
     line_by_line()
-    with problems_shown():
+    with problems_shown(reference, database):
         listening = socket.socket(fileno=int(sockets[0])) if sockets else None
         perform(_run(load_app(reference, database or None), listening, int(pipe)))
 

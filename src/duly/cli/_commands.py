@@ -22,7 +22,7 @@ from duly.cli._logs import LogFormat
 from duly.cli._migrate import migrate
 from duly.cli._problem import USAGE, CommandError, perform, problems_shown
 from duly.cli._run import run
-from duly.cli._server import HOST, PORT, serve
+from duly.cli._server import HOST, PORT, must_serve, serve
 from duly.cli._show import cancel, show
 from duly.cli._transfer import export_database, import_database
 from duly.cli._version import duly_version
@@ -105,7 +105,7 @@ def _dev(
     database: Database = None,
 ) -> None:
     """Serve, run due functions, show what happens, reload on a change."""
-    with problems_shown():
+    with problems_shown(app, database):
         sys.exit(perform(dev(app, database, host, port)))
 
 
@@ -135,7 +135,8 @@ def _serve(
 
     Requests and running actions get time to finish; a second signal stops at once.
     """
-    with problems_shown():
+    with problems_shown(app, database):
+        must_serve()
         loaded = load_app(app, database)
         asgi = loaded.app.asgi(
             cors_origins=cors_origin or [],
@@ -171,7 +172,7 @@ def _worker(
 
     Running actions get time to finish; a second signal stops at once.
     """
-    with problems_shown():
+    with problems_shown(app, database):
         perform(work(load_app(app, database), metrics_port, log_format))
 
 
@@ -181,7 +182,7 @@ def _migrate(app: AppReference, database: Database = None) -> None:
 
     Needed on PostgreSQL; on SQLite, and in `duly dev`, it happens by itself.
     """
-    with problems_shown():
+    with problems_shown(app, database):
         perform(migrate(load_app(app, database)))
 
 
@@ -198,14 +199,14 @@ def _run(
     database: Database = None,
 ) -> None:
     """Call a function and print what it returns as JSON."""
-    with problems_shown():
+    with problems_shown(app, database):
         perform(run(load_app(app, database).app, path, arguments))
 
 
 @cli.command("functions")
 def _functions(app: AppReference, database: Database = None) -> None:
     """List the app's functions and their parameters."""
-    with problems_shown():
+    with problems_shown(app, database):
         list_functions(load_app(app, database).app)
 
 
@@ -215,7 +216,7 @@ def _check(app: AppReference, database: Database = None) -> None:
 
     For a deploy pipeline: it only looks.
     """
-    with problems_shown():
+    with problems_shown(app, database):
         sys.exit(0 if perform(check(load_app(app, database).app)) else 1)
 
 
@@ -235,7 +236,7 @@ def _jobs(
     database: Database = None,
 ) -> None:
     """List scheduled functions, newest first."""
-    with problems_shown():
+    with problems_shown(app, database):
         if as_json and watch:
             raise CommandError("--json and --watch don't go together; choose one", exit_code=USAGE)
         if state and state.lower() not in STATES:
@@ -257,7 +258,7 @@ def _show(
     database: Database = None,
 ) -> None:
     """Show everything about a scheduled function."""
-    with problems_shown():
+    with problems_shown(app, database):
         perform(show(load_app(app, database).app, id, as_json=as_json))
 
 
@@ -271,7 +272,7 @@ def _cancel(
     database: Database = None,
 ) -> None:
     """Cancel a scheduled function that has not finished."""
-    with problems_shown():
+    with problems_shown(app, database):
         perform(cancel(load_app(app, database).app, id, missing_ok=missing_ok))
 
 
@@ -287,7 +288,7 @@ def _export(
     is pending would run on both sides. An action in progress becomes failed ("interrupted") on the other side. Tables
     of your own are not in the file.
     """
-    with problems_shown():
+    with problems_shown(app, database):
         perform(export_database(load_app(app, database).app, file))
 
 
@@ -302,7 +303,7 @@ def _import(
     All of it or nothing: whatever interrupts it leaves the database empty. Pending functions run when it has ended, as
     soon as there is a worker.
     """
-    with problems_shown():
+    with problems_shown(app, database):
         perform(import_database(load_app(app, database).app, file))
 
 
@@ -326,14 +327,14 @@ def _codegen(
 
     For the npm package convex. Files that have not changed are left alone.
     """
-    with problems_shown():
+    with problems_shown(app):
         (check_typescript if check else write_typescript)(load_app(app, None).app, folder)
 
 
 @cli.command("openapi", no_args_is_help=True)
 def _openapi(app: AppReference) -> None:
     """Print an OpenAPI document of the app's HTTP API."""
-    with problems_shown():
+    with problems_shown(app):
         print_openapi(load_app(app, None).app)
 
 
@@ -352,7 +353,7 @@ def _admin_key(
 
     It is shown once; only a hash of it is stored.
     """
-    with problems_shown():
+    with problems_shown(app, database):
         if (bool(label), as_list, revoke is not None).count(True) > 1:
             raise CommandError("--label, --list and --revoke don't go together; choose one", exit_code=USAGE)
         loaded = load_app(app, database).app

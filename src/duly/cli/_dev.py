@@ -22,7 +22,7 @@ from duly.cli._child import RELOAD
 from duly.cli._console import make_console, reveal
 from duly.cli._load import locate
 from duly.cli._problem import USAGE, relative
-from duly.cli._server import can_serve, listen
+from duly.cli._server import PORT, can_serve, listen
 from duly.cli._signals import stop_requested
 
 __all__ = ["dev"]
@@ -47,6 +47,8 @@ async def dev(reference: str, database: str | None, host: str, port: int | None)
     os.environ.setdefault("WATCHFILES_IGNORE_PERMISSION_DENIED", "1")
     # Opened here, once: requests that come during a reload wait, and find the app at the same port.
     listening = listen(host, port) if os.name == "posix" and can_serve() else None
+    if listening is not None and port is None and (found := listening.getsockname()[1]) != PORT:
+        make_console().print(Text(f"port {PORT} is taken, so the server listens on port {found}", "yellow"))
     child = _Child(reference, database, listening)
     with stop_requested(child.kill) as stop:
         changes = awatch(*_folders(name), watch_filter=_UsersCode())

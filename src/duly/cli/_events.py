@@ -69,7 +69,7 @@ def _details(event: Event) -> str:
         when = (
             "now" if away < 1 else f"in {duration(away)}" if away < 1_000 else relative_time(event.due_ms, event.at_ms)
         )
-        facts.append(f"for {when}" if away < 60_000 else f"for {when} · {moment(event.due_ms, event.at_ms)}")
+        facts.append(when if away < 60_000 else f"{when} · {moment(event.due_ms, event.at_ms)}")
     elif event.kind == "retry" and event.due_ms is not None:
         facts.append(f"again in {duration(event.due_ms - event.at_ms)}")
     if event.duration_ms is not None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from rich.text import Text
 
 from duly._model.failure import describe_failure
+from duly._store.migrate import MIGRATE
 from duly.cli._console import make_console, reveal
 from duly.errors import DulyError, StoreError
 
@@ -85,15 +86,21 @@ def failure(message: str, error: BaseException) -> CommandError:
 
 
 @contextmanager
-def problems_shown() -> Iterator[None]:
-    """Ends the process as it should end when the block raises a problem, an error of duly's, or Ctrl-C."""
+def problems_shown(app: str = "APP", database: str | None = None) -> Iterator[None]:
+    """Ends the process as it should end when the block raises a problem, an error of duly's, or Ctrl-C.
+
+    Args:
+        app, database: As the user typed them; for commands to be typed next.
+    """
     try:
         yield
     except CommandError as problem:
         problem.show()
         sys.exit(problem.exit_code)
     except StoreError as error:
-        CommandError(str(error)).show()
+        # The URL itself may hold a password.
+        migrate = MIGRATE.replace("APP", f"{app} --database URL" if database else app)
+        CommandError(str(error).replace(MIGRATE, migrate)).show()
         sys.exit(FAILED)
     except DulyError as error:
         CommandError(f"{type(error).__name__}: {error}").show()

@@ -15,13 +15,16 @@ from duly.cli._problem import USAGE, CommandError
 from duly.cli._serve import database_shown, say, say_stopping, until_stopped
 from duly.cli._signals import stop_requested
 
-__all__ = ["HOST", "PORT", "can_serve", "listen", "metrics_shown", "serve", "served", "url_of"]
+__all__ = ["HOST", "PORT", "can_serve", "listen", "metrics_shown", "must_serve", "serve", "served", "url_of"]
 
 HOST = "127.0.0.1"
 PORT = 3210
 """Where Convex's own tools look for a server on this machine."""
 
 _BACKLOG = 2_048
+# It is taken, or only for root. All else that keeps a socket from listening is about the host.
+_PORTS_FAULT = (errno.EADDRINUSE, errno.EACCES)
+_HOST_HINT = f"--host is a name or an address of this machine: {HOST} for its own programs only, 0.0.0.0 for all"
 
 
 async def serve(
@@ -92,7 +95,7 @@ async def metrics_shown(app: App, port: int | None) -> AsyncIterator[Sequence[as
     from duly.server.asgi import make_metrics_asgi  # noqa: PLC0415 (installed only if wanted)
     from duly.server.listener import Listener  # noqa: PLC0415
 
-    with listen(HOST, port) as listening:
+    with listen(HOST, port, option="--metrics-port") as listening:
         listener = Listener(make_metrics_asgi(metrics))
         serving = asyncio.ensure_future(listener.serve(sockets=[listening]))
         say(f"shows metrics on {url_of(listening)}/metrics")
@@ -105,11 +108,22 @@ async def metrics_shown(app: App, port: int | None) -> AsyncIterator[Sequence[as
 
 def can_serve() -> bool:
     """Whether what it takes is installed."""
-    return all(find_spec(name) is not None for name in ("starlette", "uvicorn"))
+    return all(find_spec(name) is not None for name in ("jwt", "starlette", "uvicorn", "websockets"))
 
 
-def listen(host: str, port: int | None) -> socket.socket:
-    """A socket that listens. Port 0 is one that is free; None is the usual one, or else one that is free.
+def must_serve() -> None:
+    """Raises `CommandError` if what it takes is not installed."""
+    if not can_serve():
+        raise CommandError("duly serve takes pip install 'duly[server]'", exit_code=USAGE)
+
+
+def listen(host: str, port: int | None, *, option: str = "--port") -> socket.socket:
+    """A socket that listens.
+
+    Args:
+        host: A name or an address of this machine.
+        port: 0 is one that is free; None is the usual one, or else one that is free.
+        option: Which option gives the port.
 
     Raises:
         CommandError: It can't.
@@ -121,12 +135,13 @@ def listen(host: str, port: int | None) -> socket.socket:
         # asyncio turns Nagle's algorithm off only on what calls itself TCP. With it, an answer's body waits until the
         # client has acknowledged the head, and clients take 40 ms for that.
         return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=made.detach())
-    except OSError as error:
-        if port is None and error.errno == errno.EADDRINUSE:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that can't be asked for
+        number = error.errno if isinstance(error, OSError) else None
+        if port is None and number == errno.EADDRINUSE:
             return listen(host, 0)
         raise CommandError(
-            f"can't listen on {host}, port {address[1]}: {error.strerror or error}",
-            hint="choose another one with --port",
+            f"can't listen on {host}, port {address[1]}: {getattr(error, 'strerror', None) or error}",
+            hint=f"choose another port with {option}" if number in _PORTS_FAULT else _HOST_HINT,
             exit_code=USAGE,
         ) from None
 

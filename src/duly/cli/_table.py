@@ -50,7 +50,7 @@ class JobTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width
         if not self._jobs:
-            yield Text("no such scheduled functions" if self._filtered else "no scheduled functions", "dim")
+            yield Text("none: no scheduled function matches" if self._filtered else "no scheduled functions", "dim")
             return
         lines = self._lines(width)
         room = console.height - 3 if self._fit else len(lines)

@@ -272,7 +272,7 @@ class Calls:
         try:
             return Success(encode(shown, format))
         except (InvalidValueError, LimitError) as error:
-            raise ReturnValueError(function.path, [f"can't be sent to a client: {error}"]) from error
+            raise ReturnValueError(function.path, [f"it can't be sent to a client: {error}"]) from error
 
     def failure(self, error: BaseException, path: str, format: Format = "convex_encoded_json") -> Failure:
         """What to send of an error, which is logged under the request id that is sent.
@@ -287,7 +287,7 @@ class Calls:
             try:
                 data = encode(error.data, format)
             except (InvalidValueError, LimitError) as problem:
-                error = ReturnValueError(path, [f"is an AppError whose data can't be sent: {problem}"])
+                error = ReturnValueError(path, [f"it is an AppError whose data can't be sent: {problem}"])
         match error:
             case CallError():
                 detail = str(error)

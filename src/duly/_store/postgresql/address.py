@@ -1,8 +1,11 @@
 """What a database URL of PostgreSQL says: where the server is, and what of it is duly's own."""
 
+import difflib
 import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
+
+from psycopg.pq import Conninfo
 
 from duly.errors import StoreError
 
@@ -11,6 +14,8 @@ __all__ = ["Address"]
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,30}")
 _POOL_DEFAULT = 8
 _POOL_MIN = 5
+_OURS = ("schema", "pool", "listen")
+_ALIAS = "ssl"  # as JDBC has it: libpq takes ssl=true for sslmode=require
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +58,10 @@ class Address:
         ours: dict[str, str] = {}
         for option in filter(None, parts.query.split("&")):
             name, _, value = option.partition("=")
-            if name in ("schema", "pool", "listen"):
+            if name in _OURS:
                 ours[name] = unquote(value)
             else:
+                _check_known(unquote(name))
                 theirs.append(option)
         schema = ours.get("schema", "duly")
         if not _SCHEMA.fullmatch(schema) or schema.startswith("pg_"):
@@ -72,6 +78,16 @@ class Address:
         # One host or several, each with its port or without.
         hosts = parts.netloc.rpartition("@")[2]
         return cls(conninfo, f"postgresql://{hosts}{parts.path}", schema, int(text), ours.get("listen") != "no")
+
+
+def _check_known(name: str) -> None:
+    """Raises `StoreError` for a parameter that libpq, which is told it, would not know."""
+    known = [*_OURS, *(option.keyword.decode() for option in Conninfo.get_defaults())]
+    if name in known or name == _ALIAS:
+        return
+    near = difflib.get_close_matches(name.lower(), known, n=1)
+    hint = f"did you mean {near[0]}=?" if near else f"duly's own are {', '.join(_OURS)}; the others are libpq's"
+    raise StoreError(f"the database URL has an unknown parameter {name!r}; {hint}")
 
 
 _FORM = "it is of the form postgresql://user:password@host:5432/name"

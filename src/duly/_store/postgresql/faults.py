@@ -3,6 +3,7 @@
 import psycopg
 from psycopg import errors
 
+from duly._store.migrate import MIGRATE
 from duly.errors import ConflictError, DulyError, StoreError, StoreUnavailableError
 
 __all__ = ["is_connection_lost", "translate"]
@@ -14,9 +15,9 @@ _UNUSABLE: dict[type[psycopg.Error], str] = {
     errors.InvalidAuthorizationSpecification: "refuses the user; check the database URL, and pg_hba.conf on the server",
     errors.InvalidCatalogName: "is not there; create it (createdb), or correct its name in the database URL",
     errors.InsufficientPrivilege: "does not permit that to this user; see the roles in docs/operations.md",
-    errors.UndefinedTable: "lacks a table of duly's; run: duly migrate APP",
-    errors.InvalidSchemaName: "lacks duly's schema; run: duly migrate APP",
-    errors.UndefinedColumn: "has tables of an older duly; run: duly migrate APP",
+    errors.UndefinedTable: f"lacks a table of duly's; run: {MIGRATE}",
+    errors.InvalidSchemaName: f"lacks duly's schema; run: {MIGRATE}",
+    errors.UndefinedColumn: f"has tables of an older duly; run: {MIGRATE}",
 }
 
 _UNAVAILABLE: dict[type[psycopg.Error], str] = {

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import psycopg
 from psycopg import AsyncConnection, sql
 
-from duly._store.migrate import pending_migrations
+from duly._store.migrate import MIGRATE, pending_migrations
 from duly._store.postgresql.address import Address
 from duly._store.postgresql.faults import translate
 from duly._store.postgresql.wire import KEEPALIVE
@@ -65,7 +65,7 @@ def check_version(rows: Sequence[tuple[int]] | None, known: int, where: str) -> 
         found = (
             f"has schema version {version}, and this duly needs {known}" if version else "has no schema of duly's yet"
         )
-        raise StoreError(f"the database {where} {found}; run: duly migrate APP")
+        raise StoreError(f"the database {where} {found}; run: {MIGRATE}")
     if version > known + 1:
         raise StoreError(
             f"the database {where} has schema version {version}, and this duly knows up to {known}; upgrade duly here"

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from psycopg.types.numeric import Int4, Int8
 
-from duly._store.user_sql import OURS, bare
+from duly._store.user_sql import OURS, PLACEHOLDERS, bare
 from duly.errors import SQLError
 
 __all__ = ["as_literals", "is_race", "mistake_of", "refuse"]
@@ -23,6 +23,8 @@ _MAY_READ = re.compile(r"\(*\s*(?:SELECT|WITH|TABLE|VALUES|INSERT|UPDATE|DELETE|
 _CREATE = re.compile(r"CREATE\b", re.IGNORECASE)
 _LOCKS = re.compile(r"\bFOR\s+(?:NO\s+KEY\s+UPDATE|UPDATE|KEY\s+SHARE|SHARE)\b", re.IGNORECASE)
 _HAS_CODE_IN_STRINGS = re.compile(r"(?:DO|CREATE\s+(?:OR\s+REPLACE\s+)?(?:FUNCTION|PROCEDURE))\b", re.IGNORECASE)
+# As other libraries and SQLite have them: ?, %s, %(name)s, :name. All but the first are no SQL of PostgreSQL's.
+_OTHER_PLACEHOLDER = re.compile(r"\?|%s|%\(|(?<!:):[a-z_]", re.IGNORECASE)
 _OWNED = re.compile(r"(?:DROP|REASSIGN)\s+OWNED\b", re.IGNORECASE)
 
 # By class of SQLSTATE: data, constraints, syntax and names, cardinality, what is not supported, limits of a statement,
@@ -115,6 +117,8 @@ def mistake_of(error: psycopg.Error, statement: str) -> SQLError | None:
     message = error.diag.message_primary or str(error)
     if state == "42601" and "multiple commands" in message:
         message = "these are several statements; run each with a ctx.sql of its own"
+    if state == "42601" and _OTHER_PLACEHOLDER.search(bare(statement)):
+        return SQLError(message, state, PLACEHOLDERS)
     return SQLError(message, state, _HINTS.get(state, ""))
 
 

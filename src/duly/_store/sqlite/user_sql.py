@@ -10,7 +10,7 @@ from typing import Any
 import apsw
 
 from duly._model.limits import READS_MAX
-from duly._store.user_sql import OURS, bare
+from duly._store.user_sql import OURS, PLACEHOLDERS, bare
 from duly.errors import SQLError
 
 __all__ = ["mistake_of", "run"]
@@ -122,7 +122,7 @@ def _check(connection: apsw.Connection, checked: set[str], statement: str, bindi
         except apsw.ExecTraceAbort:
             pass
         except (apsw.BindingsError, KeyError):
-            raise SQLError("the placeholders are $1, $2 and so on, and no others") from None
+            raise SQLError(f"{PLACEHOLDERS}, and in no other way") from None
         except apsw.AuthError:
             raise SQLError(reasons[0] if reasons else "the statement is not allowed") from None
         finally:
