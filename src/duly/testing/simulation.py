@@ -88,6 +88,7 @@ class _Keeper:
         self._worker = worker
         self._timer: Timer | None = None
         worker.lives_ms = (worker.world.clock.now_ms(), math.inf)
+        worker.lapses = lease.lapses
         if lease.lapses:
             self._hold()
 
@@ -135,6 +136,8 @@ class Worker:
         self.troubled = False
         # From when to when others find it registered.
         self.lives_ms = (math.inf, math.inf)
+        # Whether they find it so only as long as it renews its lease.
+        self.lapses = False
         # Functions of which its code has another version than the template.
         self._changed = set[str]()
         # When it was dead or stalled; once it is back, it has to renew its lease first.
@@ -207,7 +210,8 @@ class Worker:
     def could_run(self, path: str, at_ms: float) -> bool:
         """Whether it was registered then with a version of a function that takes the arguments there are."""
         start, end = self.lives_ms
-        return start < at_ms < end and path in self.app._registry.functions and path not in self._changed
+        lives = start < at_ms < end and (not self.lapses or self.was_well(at_ms))
+        return lives and path in self.app._registry.functions and path not in self._changed
 
     def kill(self) -> None:
         if self.alive:
@@ -436,7 +440,7 @@ class World:
         """
         if event.job_id is None:
             return
-        if event.kind == "failed" and str(event.detail).startswith(f"ArgumentError: the arguments of {event.path!r}"):
+        if event.kind == "failed" and str(event.detail).startswith("ArgumentError: "):
             seen = worker.saw_as_of(event.at_ms - worker.skew_ms)
             able = [other.name for other in self.workers if other.could_run(event.path, seen)]
             if able:
