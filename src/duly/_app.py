@@ -213,12 +213,15 @@ class App:
 
         Raises:
             DulyError: Starlette is not installed.
+            ValueError: request_timeout is not positive.
 
         Example:
             server = app.asgi(cors_origins=["https://shop.example"])  # uvicorn shop:server
         """
         if isinstance(cors_origins, str):
             raise TypeError(f"cors_origins is a list of origins: [{cors_origins!r}]")
+        if request_timeout <= timedelta(0):
+            raise ValueError(f"request_timeout is longer than nothing, not {request_timeout!r}")
         try:
             # Installed only if wanted.
             from duly.server.asgi import make_asgi  # noqa: PLC0415

@@ -263,3 +263,8 @@ async def test_who_does_not_read_a_websocket_is_cut_off_with_all_that_is_unsent(
         await server.serves_others()
         await until_ended(server)
         writer.transport.abort()
+
+
+def test_a_deadline_is_positive() -> None:
+    with pytest.raises(ValueError, match="request_timeout is longer than nothing"):
+        duly.App(__name__).asgi(request_timeout=timedelta(0))

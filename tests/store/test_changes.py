@@ -14,7 +14,7 @@ from duly._store.port import Position, Store, Transaction
 from tests.store.conftest import Stores
 from tests.store.engines import Engine
 from tests.store.rows import NOTES, NOW, add_jobs, new_id, new_job, put
-from tests.support import eventually
+from tests.support import DEADLINE_S, ManualClock, eventually
 
 
 async def place_of(store: Store) -> str:
@@ -225,6 +225,26 @@ async def test_a_transaction_that_is_not_ours_is_not_waited_for_for_long(postgre
     await store.close()
 
 
+async def test_somebody_who_writes_for_long_elsewhere_on_the_server_does_not_stop_live_queries(
+    postgresql_url: str,
+) -> None:
+    """A snapshot that nothing can spoil is waited for, but not for ever: there are other databases."""
+    elsewhere = postgresql_url.rpartition("/")[0] + "/postgres"
+    store = make_store(postgresql_url, SystemClock())
+    await store.open([])
+    with psycopg.connect(elsewhere) as slow:
+        slow.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+        slow.execute("SELECT count(*) FROM pg_class")
+        place = await asyncio.wait_for(place_of(store), DEADLINE_S)
+        await store.follow("f", 60)
+        id = await put(store, "{}")
+        assert id in (await asyncio.wait_for(changes(store, place), DEADLINE_S)).ids
+        snapshot = await asyncio.wait_for(store.snapshot(), DEADLINE_S)
+        assert await snapshot.read(lambda tx: tx.get_document(id)) == "{}"
+        await snapshot.close()
+    await store.close()
+
+
 def test_ranges_are_touched_by_what_lies_between() -> None:
     reads = Reads()
     reads.ids.add("a")
@@ -239,6 +259,37 @@ def test_ranges_are_touched_by_what_lies_between() -> None:
         assert reads.touched_by(Changes.load(found.dump())) is touched
     assert reads.touched_by(Changes(everything=True))
     assert not reads.touched_by(Changes())
+
+
+async def test_what_was_written_long_before_its_commit_is_kept_until_all_have_seen_it(
+    postgresql_url: str,
+) -> None:
+    clock = ManualClock()
+    store = make_store(postgresql_url, clock)
+    await store.open([])
+    await store.follow("f", 600)
+
+    async def prune() -> int:
+        before = clock.now_ms() - 120_000
+        return await store.transact(lambda tx: tx.prune_changes(before, 10))
+
+    with psycopg.connect(postgresql_url) as connection:
+        await prune()
+        await put(store, "{}")
+        written = Changes()
+        written.add_ids(["late"])
+        insert = "INSERT INTO duly.changes (time, written) VALUES (%s, %s)"
+        connection.execute(insert, [clock.now_ms(), written.dump()])
+        await clock.advance(130)
+        place = await place_of(store)
+        # Of what was committed before the first look nothing is older than it; of this, it is not known yet.
+        assert await prune() == 0
+        connection.commit()
+    assert await prune() == 0
+    assert (await changes(store, place)).ids == {"late"}
+    await clock.advance(130)
+    assert await prune() == 2
+    await store.close()
 
 
 async def test_answers_to_clients_are_kept_with_what_they_answer_and_pruned_when_old(store: Store) -> None:

@@ -166,6 +166,33 @@ async def test_T2_who_asks_so_late_that_nobody_knows_any_more_does_not_run_it_ag
     await store.close()
 
 
+async def test_A1_what_became_of_a_claim_is_waited_for(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may become this worker's own at any time, and nobody else's."""
+    monkeypatch.setattr(postgresql_store, "_RESOLVE_S", 0.1)
+    with Proxy(postgresql_url) as proxy:
+        store = await opened(proxy.url())
+        at_the_commit(monkeypatch, before=nothing, after=proxy.cut, since="commit_sign")
+        writer = Writer()
+        claim = asyncio.ensure_future(store.transact(writer, claims=True))
+        await asyncio.wait({claim}, timeout=1)
+        assert not claim.done()
+        proxy.heal()
+        assert await claim == "done"
+        assert writer.runs == 1
+        await store.close()
+
+
+async def test_A4_a_store_that_closes_waits_for_no_claim(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Proxy(postgresql_url) as proxy:
+        store = await opened(proxy.url())
+        at_the_commit(monkeypatch, before=nothing, after=proxy.cut, since="commit_sign")
+        claim = asyncio.ensure_future(store.transact(Writer(), claims=True))
+        await asyncio.wait({claim}, timeout=0.5)
+        await asyncio.wait_for(store.close(), DEADLINE_S)
+        with pytest.raises(StoreUnavailableError, match="can't be told whether it took effect"):
+            await claim
+
+
 calls: list[str] = []
 
 

@@ -29,8 +29,10 @@ __all__ = ["Exchange"]
 
 _READING = "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY"
 # Waits for a moment at which nothing that is under way can make this snapshot one that never was; then it neither loses
-# against anybody, nor makes others lose.
+# against anybody, nor makes others lose. Not for long: it waits for everybody who writes, anywhere on the server.
 _FOLLOWING = f"{_READING} DEFERRABLE"
+_WAITING = "SET LOCAL statement_timeout = 200"
+_HAVING_WAITED = "SET LOCAL statement_timeout TO DEFAULT"
 _WRITING = "BEGIN ISOLATION LEVEL SERIALIZABLE"
 _COMMIT = Statement("COMMIT")
 # What writes a row for each that it is given, or fails.
@@ -49,7 +51,7 @@ class Exchange(BufferedTransaction):
         shared: What the transactions of a store share.
         writable: Whether it may write.
         claims: Whether it looks for due work first of all, and so reserves some before it begins.
-        follows: Whether it reads again and again, and so is to hold up nobody.
+        follows: Whether it reads again and again, and so had better hold up nobody.
     """
 
     def __init__(
@@ -144,11 +146,16 @@ class Exchange(BufferedTransaction):
         except errors.UniqueViolation:
             await self._check_again(queue)
             raise
+        except errors.QueryCanceled as error:
+            if opening and self._follows:
+                raise self._shared.waited_in_vain() from error
+            raise
         if opening:
+            told = {statement.name: answer for statement, answer in zip(opening, answers, strict=False)}
             if self._shared.follow:
-                clock.learn(asked, answers[1].rows[0][0], clock.own_ms())
+                clock.learn(asked, told["begin"].rows[0][0], clock.own_ms())
             if self._catalog is None:
-                self._learn_catalog(answers[2].rows[0][0])
+                self._learn_catalog(told["catalog_version"].rows[0][0])
             answers = answers[len(opening) :]
         for statement, answer in zip(queue, answers, strict=False):
             if statement.name == "change_insert" and answer.changed:
@@ -178,13 +185,16 @@ class Exchange(BufferedTransaction):
 
     def _opening(self) -> list[Statement]:
         shared = self._shared
-        idle_ms = str(shared.idle_ms(writable=self._writable))
-        begin = Statement(_WRITING if self._writable else _FOLLOWING if self._follows else _READING)
+        settings = self._statement("begin", str(shared.idle_ms(writable=self._writable)))
         if self._catalog is None:
-            return [begin, self._statement("begin", idle_ms), self._statement("catalog_version")]
-        # Documents may have been written without the entries of an index that is newer.
-        self._catalog_version = self._catalog.version
-        return [begin, self._statement("begin", idle_ms), self._expecting("catalog_is", 1, self._catalog_version)]
+            catalog = self._statement("catalog_version")
+        else:
+            # Documents may have been written without the entries of an index that is newer.
+            self._catalog_version = self._catalog.version
+            catalog = self._expecting("catalog_is", 1, self._catalog_version)
+        if self._follows and shared.may_wait():
+            return [Statement(_FOLLOWING), Statement(_WAITING), settings, catalog, Statement(_HAVING_WAITED)]
+        return [Statement(_WRITING if self._writable else _READING), settings, catalog]
 
     def _learn_catalog(self, version: int) -> None:
         self._catalog_version = version

@@ -10,6 +10,9 @@ __all__ = ["is_connection_lost", "translate"]
 
 _CONFLICTS = (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable)
 
+# The server ended the session with it, whatever it was: its disk may be full, and the commit on it all the same.
+_LAST_WORDS = ("FATAL", "PANIC")
+
 _UNUSABLE: dict[type[psycopg.Error], str] = {
     errors.InvalidPassword: "refuses the password; check the user and password in the database URL",
     errors.InvalidAuthorizationSpecification: "refuses the user; check the database URL, and pg_hba.conf on the server",
@@ -33,6 +36,8 @@ _UNAVAILABLE: dict[type[psycopg.Error], str] = {
 
 def is_connection_lost(error: BaseException) -> bool:
     """Whether a statement may have had its effect although it raised this: nobody could answer any more."""
+    if isinstance(error, psycopg.Error) and error.diag.severity_nonlocalized in _LAST_WORDS:
+        return True
     return isinstance(error, psycopg.InterfaceError) or (
         isinstance(error, psycopg.OperationalError)
         and (error.sqlstate is None or error.sqlstate[:2] == "08" or error.sqlstate[:3] == "57P")

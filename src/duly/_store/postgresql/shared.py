@@ -1,6 +1,8 @@
 """What the transactions of one store share: the statements, and caches of what rarely changes."""
 
 import json
+import math
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,7 @@ __all__ = ["Catalog", "Shared"]
 
 # The least by which two times differ for certain, as floating-point numbers.
 _TICK_MS = 0.001
+_NOT_WAITING_S = 5.0
 _IDLE_MS = 10 * 1_000
 _IDLE_READ_MS = 10 * 60 * 1_000
 
@@ -69,6 +72,9 @@ class Shared:
         self.follows = ""
         self.lease_ms = 10_000.0
         self._reserved_until = 0.0
+        self._wait_again = -math.inf
+        # When (ms) all transactions below a number had ended.
+        self._horizons: deque[tuple[float, str]] = deque()
         # As of the last poll, and nobody has told of any since.
         self.nothing_parked = False
         self.catalog: Catalog | None = None
@@ -102,6 +108,28 @@ class Shared:
     def token_time(self, ago_s: float) -> str:
         """How tokens of so many seconds ago begin."""
         return f"{max(0, int(self.clock.now_ms() - ago_s * 1_000)):012x}"
+
+    def ended_before(self, time: float, place: str) -> str:
+        """A number below which every transaction had ended at a time (ms), as far as was noted: to be asked often.
+
+        Args:
+            time: In the past.
+            place: The snapshot of a transaction that has just begun.
+        """
+        self._horizons.append((self.clock.now_ms(), place.partition(":")[0]))
+        while len(self._horizons) > 1 and self._horizons[1][0] <= time:
+            self._horizons.popleft()
+        noted, number = self._horizons[0]
+        return number if noted <= time else "0"
+
+    def may_wait(self) -> bool:
+        """Whether a moment is likely to come soon at which nobody writes what could spoil a snapshot."""
+        return self.clock.monotonic() >= self._wait_again
+
+    def waited_in_vain(self) -> ConflictError:
+        """Somebody's transaction takes long: until it may have ended, nobody waits for it."""
+        self._wait_again = self.clock.monotonic() + _NOT_WAITING_S
+        return ConflictError("the transaction waited for others that take long; the next one does not")
 
     def overtaken(self) -> ConflictError:
         return ConflictError("the transaction rests on what others had changed before it began")

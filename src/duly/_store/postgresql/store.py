@@ -8,6 +8,7 @@ halved if it goes on losing. No answer is given before the commit: what a body o
 import asyncio
 import contextlib
 import json
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
@@ -25,6 +26,7 @@ from duly._store.postgresql.clock import DatabaseClock
 from duly._store.postgresql.drivers import Driver
 from duly._store.postgresql.enlisted import EnlistedTransaction
 from duly._store.postgresql.faults import is_connection_lost, translate
+from duly._store.postgresql.following import Following
 from duly._store.postgresql.lease import PostgreSQLLease
 from duly._store.postgresql.pool import Pool
 from duly._store.postgresql.schema import check_version, migrate
@@ -52,12 +54,6 @@ _RESOLVE_S = 30.0
 _RESOLVE_PAUSE_S = 0.05
 # Of the time for which a commit's token is kept.
 _TOLD_S = 300
-# Longer than any transaction of duly's own can last. One of somebody else's says what it wrote in any case.
-_SETTLED_S = 15.0
-_BODIES_SETTLED = 3
-_SETTLED_PAUSE_S = 0.01
-# By when a transaction of duly's, which begins with a question, has left a trace that tells it from others.
-_TELLS_ITSELF_S = 1.0
 # Due mutations, due actions, and what these look up aside: possible however many queries take their time.
 _NOT_FOR_READING = 4
 
@@ -82,14 +78,13 @@ class PostgreSQLStore:
         self._pool = Pool(address)
         self._reading = asyncio.Semaphore(max(1, address.pool - _NOT_FOR_READING))
         self._waking = Waking(address, self._shared, self._signal, self._aside)
+        self._following = Following(self._shared, self._waking, self._aside)
         self._requests: deque[Request] = deque()
         self._groups: set[asyncio.Task[None]] = set()
         self._draining = False
         self._leases: list[PostgreSQLLease] = []
         self._opened = False
         self._snapshots: set[PostgreSQLTransaction] = set()
-        # Until when (ms) those who write know that changes are followed here.
-        self._followed_until = 0.0
 
     def expect_bodies(self, seconds: float) -> None:
         self._shared.body_s = seconds
@@ -114,15 +109,15 @@ class PostgreSQLStore:
 
     async def _check_schema(self) -> None:
         table = f"{self._shared.schema}.schema_version"
-        asked = self._clock.own_ms()
-        clock, found = await self._aside(
-            [Statement(self._shared.sql["clock"]), Statement("SELECT to_regclass($1)::text", (table,))]
-        )
-        if self._follow:
-            self._clock.learn(asked, clock.rows[0][0], self._clock.own_ms())
-        there = found.rows[0][0] is not None
+        found = await self._aside([Statement("SELECT to_regclass($1)::text", (table,))])
+        there = found[0].rows[0][0] is not None
         rows = (await self._aside([Statement(f"SELECT version FROM {table}")]))[0].rows if there else None
         check_version(rows, len(self._migrations), self._shared.where)
+        if self._follow:
+            # Not with the first question: it may have taken long to connect, and nobody knows when it was answered.
+            asked = self._clock.own_ms()
+            clock = await self._aside([Statement(self._shared.sql["clock"])])
+            self._clock.learn(asked, clock[0].rows[0][0], self._clock.own_ms())
 
     async def close(self) -> None:
         """Runs what already waits, then lets go of the connections."""
@@ -212,8 +207,15 @@ class PostgreSQLStore:
 
     async def snapshot(self) -> "PostgreSQLSnapshot":
         self._check_open()
-        tx = PostgreSQLTransaction(self._pool, self._shared, writable=False, follows=True)
-        await tx.hold(await Wire.connect(self._address))
+        while True:
+            tx = PostgreSQLTransaction(self._pool, self._shared, writable=False, follows=True)
+            try:
+                await tx.hold(await Wire.connect(self._address))
+                break
+            except BaseException as error:
+                await tx.let_go()
+                if not isinstance(error, ConflictError):
+                    raise
         self._snapshots.add(tx)
         return PostgreSQLSnapshot(tx, self._snapshots)
 
@@ -340,7 +342,7 @@ class PostgreSQLStore:
                 tx.sign(self._shared.new_token())
             word = self._waking.word_of(tx.made_work)
             answered = await tx.commit(afterwards=word and word.statement)
-            committed = answered or await self._resolve(tx.token)
+            committed = answered or await self._resolve(tx.token, patient=claims)
             if committed is False:
                 raise StoreUnavailableError("the connection was lost before the commit")
         except psycopg.Error as error:
@@ -378,12 +380,18 @@ class PostgreSQLStore:
             return error
         return None
 
-    async def _resolve(self, token: str | None) -> bool | None:
-        """Whether a transaction was committed whose answer got lost (rule T2); None if that can't be told."""
+    async def _resolve(self, token: str | None, *, patient: bool) -> bool | None:
+        """Whether a transaction was committed whose answer got lost (rule T2); None if that can't be told.
+
+        Args:
+            token: What it left, if it did.
+            patient: Whether to wait for as long as the store is open, and not for a while only: what a worker has
+                claimed may become its own at any time, and nobody else's.
+        """
         self._pool.forget_idle()
         if token is None:
             return None
-        deadline = self._clock.monotonic() + _RESOLVE_S
+        deadline = math.inf if patient else self._clock.monotonic() + _RESOLVE_S
         sql = self._shared.sql
         while True:
             # A conflict as well: whoever asks may have to wait for the commit for longer than a lock_timeout allows.
@@ -395,7 +403,7 @@ class PostgreSQLStore:
                     return True
                 # We may have been stopped for so long that nobody kept what we left.
                 return None if token < self._shared.token_time(_TOLD_S) else False
-            if self._clock.monotonic() > deadline:
+            if self._clock.monotonic() > deadline or not self._opened:
                 return None
             await SystemClock().sleep(_RESOLVE_PAUSE_S)
 
@@ -424,34 +432,10 @@ class PostgreSQLStore:
     # Workers.
 
     async def follow(self, follower: str, seconds: float) -> None:
-        now = self._clock.now_ms()
-        until = now + seconds * 1_000
-        sql = self._shared.sql
-        await self._aside([Statement(sql["follower_put"], (follower, until, now))])
-        if self._shared.follows and now < self._followed_until:
-            self._followed_until = until
-            return
-        self._shared.follows = follower
-        self._waking.start()
-        self._waking.tell({"upkeep": None})
-        await self._settle()
-        self._followed_until = until
-
-    async def _settle(self) -> None:
-        """Waits for the transactions that are open: also one that has written nothing so far may not know of us."""
-        sql, real = self._shared.sql, SystemClock()
-        began = real.monotonic()
-        deadline = began + max(_SETTLED_S, _BODIES_SETTLED * self._shared.body_s)
-        there = (await self._aside([Statement(sql["transactions_open"])]))[0].rows[0][0]
-        while (now := real.monotonic()) < deadline:
-            settled = Statement(sql["transactions_ended"], (there, now - began < _TELLS_ITSELF_S))
-            if (await self._aside([settled]))[0].rows[0][0]:
-                return
-            await real.sleep(_SETTLED_PAUSE_S)
+        await self._following.follow(follower, seconds)
 
     async def unfollow(self, follower: str) -> None:
-        self._shared.follows = ""
-        await self._aside([Statement(self._shared.sql["follower_delete"], (follower,))])
+        await self._following.unfollow(follower)
 
     @property
     def shared(self) -> bool:

@@ -41,6 +41,11 @@ class PostgreSQLTransaction(Exchange):
             changes.update(Changes.load(written))
         return reached, changes
 
+    async def prune_changes(self, before: float, limit: int) -> int:
+        """What was committed before, however long before that it was written."""
+        place = (await self._ask("changes_place"))[0][0]
+        return len(await self._write("changes_prune", before, limit, self._shared.ended_before(before, place)))
+
     # Documents.
 
     async def get_document(self, id: str) -> str | None:

@@ -217,7 +217,10 @@ class Waking:
         if self._polls % _PRUNE_POLLS == 0:
             await self._ask([Statement(shared.sql["commits_prune"], (shared.token_time(_TOKENS_S),))])
             # What those wrote of whom nobody knew whether somebody follows.
-            await self._ask([Statement(shared.sql["changes_prune"], (now - _TOKENS_S * 1_000, _PRUNED_MAX))])
+            before = now - _TOKENS_S * 1_000
+            place = (await self._ask([Statement(shared.sql["changes_place"])]))[0].rows[0][0]
+            prune = Statement(shared.sql["changes_prune"], (before, _PRUNED_MAX, shared.ended_before(before, place)))
+            await self._ask([prune])
         if self._shared.follows:
             self._signal.notify("change")  # of which no notification may have come
         if others != self.others:
