@@ -85,7 +85,7 @@ class Ahead:
 
     def checks_again(self, queue: Sequence[Statement]) -> list[tuple[Statement, int]]:
         """What in a queue rests on what was read ahead, as questions, with how many rows each finds if it holds."""
-        columns = [statement.parameters or () for statement in queue if statement.name in _CHECKED]
+        columns = [statement.parameters for statement in queue if statement.name in _CHECKED and statement.parameters]
         return [
             (Statement(self._sql["documents_check"], (ids, *rest[-2:]), "documents_check"), len(ids))
             for ids, *rest in columns
