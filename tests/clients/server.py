@@ -25,7 +25,8 @@ class Server:
     Args:
         folder: Where its log goes, and its database if no URL is given.
         database: The URL of its database.
-        app: Another app to serve.
+        app: Another app to serve; or a site that has it mounted, for uvicorn.
+        mount: Where it has.
         environment: More variables for it.
     """
 
@@ -35,11 +36,13 @@ class Server:
         database: str | None = None,
         *,
         app: str = "tests.clients.chat:app",
+        mount: str = "",
         environment: dict[str, str] | None = None,
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._app = app
+        self._mount = mount
         self._log = folder / "server.log"
         self._environment = {
             **os.environ,
@@ -59,9 +62,10 @@ class Server:
 
     def start(self) -> None:
         """Returns when it answers."""
+        program = ["uvicorn"] if self._mount else ["duly.cli", "serve"]
         with self._log.open("ab") as log:
             self._process = process = subprocess.Popen(
-                [sys.executable, "-m", "duly.cli", "serve", self._app, "--host", "127.0.0.1", "--port", str(self.port)],
+                [sys.executable, "-m", *program, self._app, "--host", "127.0.0.1", "--port", str(self.port)],
                 cwd=ROOT,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -71,7 +75,7 @@ class Server:
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
-                httpx.get(f"{self.url}/version").raise_for_status()
+                httpx.get(f"{self.url}{self._mount}/version").raise_for_status()
                 return
             except httpx.TransportError:
                 assert process.poll() is None, f"the server has ended\n{self.told()}"

@@ -36,11 +36,27 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
+IN_FASTAPI, IN_DJANGO, CLIENT, PROGRAM, PAGES = blocks("python")
+
+
 def ran(folder: Path, *command: str | Path) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "DULY_DATABASE_URL"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+@pytest.mark.parametrize("project", [IN_FASTAPI, IN_DJANGO], ids=["fastapi", "django"])
+def test_the_app_is_mounted_in_a_project(tmp_path: Path, project: str) -> None:
+    file, site = project.splitlines()[0].removeprefix("# ").split(": uvicorn ")
+    (tmp_path / file).write_text(project, encoding="utf-8")
+    (tmp_path / "django_settings.py").write_text(
+        "ROOT_URLCONF = 'django_settings'\nurlpatterns = []\n", encoding="utf-8"
+    )
+    environment = {"PYTHONPATH": str(tmp_path), "DJANGO_SETTINGS_MODULE": "django_settings"}
+    with Server(tmp_path, app=site, mount="/duly", environment=environment) as server:
+        body = {"path": "orders:list_orders", "args": {"status": "open"}}
+        assert httpx.post(f"{server.url}/duly/api/query", json=body).json() == {"status": "success", "value": []}
 
 
 def test_the_client_in_node_sees_its_order_paid(shop: Server, tmp_path: Path) -> None:
@@ -57,16 +73,14 @@ def test_the_client_in_node_sees_its_order_paid(shop: Server, tmp_path: Path) ->
 
 
 def test_the_client_in_python_sees_its_confirmation_finish(shop: Server, tmp_path: Path) -> None:
-    client = blocks("python")[0]
-    (tmp_path / "client.py").write_text(client.replace(ADDRESS, shop.url), encoding="utf-8")
+    (tmp_path / "client.py").write_text(CLIENT.replace(ADDRESS, shop.url), encoding="utf-8")
     *_, last = ran(tmp_path, sys.executable, "client.py").splitlines()
     assert last in ("['success', 'pending', 'pending']", "['failed', 'pending', 'pending']")
 
 
 def test_the_program_that_holds_the_app_sees_its_job_finish(tmp_path: Path) -> None:
-    program = blocks("python")[1]
-    name = program.splitlines()[0].removeprefix("# ")
-    (tmp_path / name).write_text(program, encoding="utf-8")
+    name = PROGRAM.splitlines()[0].removeprefix("# ")
+    (tmp_path / name).write_text(PROGRAM, encoding="utf-8")
     *before, last = ran(tmp_path, sys.executable, name).splitlines()
     assert last == "success"
     assert before in (["pending"], []), "on a slow machine the second may have passed"
@@ -83,7 +97,7 @@ def test_the_call_by_http_is_answered(shop: Server) -> None:
 
 def test_the_query_of_pages_is_a_function() -> None:
     names: dict[str, Any] = {"__name__": "examples.shop.pages", "duly": duly, "Order": Order, "orders": orders}
-    exec(blocks("python")[2], names)
+    exec(PAGES, names)
     assert isinstance(names["pages"], duly.FunctionReference)
 
 

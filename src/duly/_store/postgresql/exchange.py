@@ -38,7 +38,7 @@ _COMMIT = Statement("COMMIT")
 # What writes a row for each that it is given, or fails.
 _INSERTS = frozenset({"document_insert", "entry_insert", "job_insert", "client_request_insert"})
 # What finds less than it should if somebody was faster: since a job was reserved, or what it reads was read.
-_OVERTAKEN = frozenset({"job_update", "job_update_by_id", "catalog_is", "documents_check", "document_replace_ahead"})
+_OVERTAKEN = frozenset({"job_update", "job_update_by_id", "catalog", "documents_check", "document_replace_ahead"})
 # As expecting.sql says it.
 _MISSED = re.compile(r'"(\w+) touched (\d+) of (\d+) rows"')
 
@@ -72,8 +72,9 @@ class Exchange(BufferedTransaction):
         self._turn = asyncio.Lock()
         # What goes out with the next question, or the commit.
         self._queue: list[Statement] = []
-        # By which the commit can be asked for later.
+        # By which the commit can be asked for later, and what is left with it for those who follow.
         self.token: str | None = None
+        self._word: tuple[float | None, str | None] = (None, None)
         # Documents as the server has them; and those that were read before the transaction began.
         self._read_bodies: dict[str, str | None] = {}
         self._ahead = Ahead(shared.sql)
@@ -154,11 +155,10 @@ class Exchange(BufferedTransaction):
             told = {statement.name: answer for statement, answer in zip(opening, answers, strict=False)}
             if self._shared.follow:
                 clock.learn(asked, told["begin"].rows[0][0], clock.own_ms())
-            if self._catalog is None:
-                self._learn_catalog(told["catalog_version"].rows[0][0])
+            self._learn_catalog(told["begin"].rows[0][1])
             answers = answers[len(opening) :]
         for statement, answer in zip(queue, answers, strict=False):
-            if statement.name == "change_insert" and answer.changed:
+            if statement.name == "commit_sign" and answer.changed:
                 self._note("change", None)  # somebody follows
         return answers[len(queue) :]
 
@@ -185,16 +185,11 @@ class Exchange(BufferedTransaction):
 
     def _opening(self) -> list[Statement]:
         shared = self._shared
-        settings = self._statement("begin", str(shared.idle_ms(writable=self._writable)))
-        if self._catalog is None:
-            catalog = self._statement("catalog_version")
-        else:
-            # Documents may have been written without the entries of an index that is newer.
-            self._catalog_version = self._catalog.version
-            catalog = self._expecting("catalog_is", 1, self._catalog_version)
+        known = None if self._catalog is None else self._catalog.version
+        begin = self._statement("begin", str(shared.idle_ms(writable=self._writable)), known)
         if self._follows and shared.may_wait():
-            return [Statement(_FOLLOWING), Statement(_WAITING), settings, catalog, Statement(_HAVING_WAITED)]
-        return [Statement(_WRITING if self._writable else _READING), settings, catalog]
+            return [Statement(_FOLLOWING), Statement(_WAITING), begin, Statement(_HAVING_WAITED)]
+        return [Statement(_WRITING if self._writable else _READING), begin]
 
     def _learn_catalog(self, version: int) -> None:
         self._catalog_version = version
@@ -218,7 +213,7 @@ class Exchange(BufferedTransaction):
         if missed is None:
             return translate(error, self._shared.where)
         name, count, expected = missed.groups()
-        if name == "catalog_is":
+        if name == "catalog":
             self._shared.catalog = None
         if name in _OVERTAKEN:
             return self._shared.overtaken()
@@ -245,12 +240,12 @@ class Exchange(BufferedTransaction):
         self._read_bodies.clear()
 
     def _insert_changes(self, now: float, written: str) -> None:
-        self._queue.append(self._statement("change_insert", now, written))
+        self._word = (now, written)
 
     def sign(self, token: str) -> None:
-        """Leaves a token with what is to be committed: the last that is written."""
+        """Leaves a token with what is to be committed, and word of what that is: the last that is written."""
         self.flush()
-        self._queue.append(self._statement("commit_sign", token))
+        self._queue.append(self._statement("commit_sign", token, *self._word))
         self.token = token
 
     async def commit(self, afterwards: Statement | None = None) -> bool:
