@@ -12,6 +12,7 @@ not be encrypted; its URLs say so. Every control has taken effect when it return
 """
 
 import asyncio
+import contextlib
 import socket
 import struct
 import threading
@@ -209,7 +210,15 @@ class Proxy:
 
     async def _accept(self, listener: socket.socket) -> None:
         while True:
-            client, _ = await self._loop.sock_accept(listener)
+            accepted = self._loop.create_task(self._loop.sock_accept(listener))
+            try:
+                client, _ = await asyncio.shield(accepted)
+            except asyncio.CancelledError:
+                accepted.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    client, _ = await accepted  # it came at the same moment
+                    client.close()
+                raise
             connection = _Connection(self, client)
             task = self._loop.create_task(connection.run(self._target))
             self._connections.add(task)

@@ -40,7 +40,7 @@ fastapi_site.mount("/", app.asgi())
 
 
 async def django_size(request: HttpRequest) -> HttpResponse:
-    return HttpResponse(str(await app.query(size, request.GET["channel"])))
+    return HttpResponse(b"%d" % await app.query(size, str(request.GET["channel"])))
 
 
 urlpatterns = [path("size", django_size)]

@@ -11,6 +11,7 @@ from duly._model.changes import CREATED, JOBS, Changes, Reads, jobs_of_state
 from duly._model.schema import Index
 from duly._store.open import make_store
 from duly._store.port import Position, Store, Transaction
+from duly._store.postgresql import exchange, following
 from tests.store.conftest import Stores
 from tests.store.engines import Engine
 from tests.store.rows import NOTES, NOW, add_jobs, new_id, new_job, put
@@ -211,6 +212,33 @@ async def test_a_writer_that_has_only_read_so_far_is_waited_for_as_well(postgres
     await writing
     place, seen = await following
     assert seen == "{}" or id in (await changes(ours, place)).ids
+    await theirs.close()
+    await ours.close()
+
+
+async def test_a_writer_that_is_not_waited_for_any_longer_leaves_word_all_the_same(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "_SETTLED_S", 0)
+    monkeypatch.setattr(exchange, "_LONG_S", 0)
+    ours, theirs = make_store(postgresql_url, SystemClock()), make_store(postgresql_url, SystemClock())
+    await ours.open([])
+    await theirs.open([])
+    id, has_read, may_write = new_id(), asyncio.Event(), asyncio.Event()
+
+    async def reads_and_writes(tx: Transaction) -> None:
+        await tx.get_document(id)
+        has_read.set()
+        await may_write.wait()
+        await tx.insert_document(id, "{}")
+
+    writing = asyncio.ensure_future(theirs.transact(reads_and_writes))
+    await has_read.wait()
+    await ours.follow("f", 60)
+    place = await place_of(ours)
+    may_write.set()
+    await writing
+    assert id in (await changes(ours, place)).ids
     await theirs.close()
     await ours.close()
 

@@ -177,6 +177,28 @@ async def test_a_row_that_is_gone_takes_all_of_its_commit_along(store: Store) ->
     assert await store.read(lambda tx: tx.get_document(other)) is None
 
 
+async def test_who_loses_against_others_keeps_the_connection(
+    store: Store, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = new_id()
+    await store.transact(lambda tx: tx.insert_document(id, "0"))
+    runs = list[str | None]()
+
+    async def adds(tx: Transaction) -> None:
+        runs.append(await tx.get_document(id))
+        if len(runs) < 3:
+            with psycopg.connect(postgresql_url) as connection:
+                connection.execute("UPDATE duly.documents SET body = body || '1' WHERE id = %s", [id])
+        await tx.replace_document(id, f"{runs[-1]}+")
+
+    async def refuses(_: Any) -> Wire:
+        raise AssertionError("another connection")
+
+    monkeypatch.setattr(Wire, "connect", refuses)
+    await store.transact(adds)
+    assert runs == ["0", "01", "011"]
+
+
 async def test_a_server_that_left_unnoticed_leaves_nothing_in_doubt(postgresql_url: str) -> None:
     """A commit goes out with what it commits: on a connection that is dead, nobody could tell what became of it."""
     with Proxy(postgresql_url) as proxy:

@@ -28,6 +28,8 @@ _log = logging.getLogger("duly")
 
 # For how long we follow, and how long before its end we say so again.
 _FOLLOW_S = 30.0
+# For so long everybody who commits leaves word; a transaction may be so old that it takes what follows for over.
+_CERTAIN_S = 20.0
 _RENEW_S = 10.0
 _PRUNE_S = 120.0
 _PRUNED_MAX = 1_000
@@ -226,7 +228,7 @@ class Live:
         if now > self._followed_until:
             self._place = None  # what was committed meanwhile left no word
         await self._store.follow(self._follower, _FOLLOW_S)
-        self._followed_until, self._renew_at = now + _FOLLOW_S * 1_000, now + _RENEW_S * 1_000
+        self._followed_until, self._renew_at = now + _CERTAIN_S * 1_000, now + _RENEW_S * 1_000
         before = now - _PRUNE_S * 1_000
         await self._store.transact(lambda tx: tx.prune_changes(before, _PRUNED_MAX))
 

@@ -21,9 +21,10 @@ from duly._store.buffered import BufferedTransaction
 from duly._store.postgresql.ahead import Ahead
 from duly._store.postgresql.faults import is_connection_lost, translate
 from duly._store.postgresql.pool import Pool
+from duly._store.postgresql.reserving import Reserving
 from duly._store.postgresql.shared import Catalog, Shared
 from duly._store.postgresql.wire import Answer, Statement, Wire
-from duly.errors import DulyError, StoreError
+from duly.errors import ConflictError, DulyError, StoreError
 
 __all__ = ["Exchange"]
 
@@ -35,6 +36,9 @@ _WAITING = "SET LOCAL statement_timeout = 200"
 _HAVING_WAITED = "SET LOCAL statement_timeout TO DEFAULT"
 _WRITING = "BEGIN ISOLATION LEVEL SERIALIZABLE"
 _COMMIT = Statement("COMMIT")
+_ROLLBACK = Statement("ROLLBACK")
+# A transaction that takes longer leaves word in any case: it may be older than whoever follows, and see nothing of it.
+_LONG_S = 5.0
 # What writes a row for each that it is given, or fails.
 _INSERTS = frozenset({"document_insert", "entry_insert", "job_insert", "client_request_insert"})
 # What finds less than it should if somebody was faster: since a job was reserved, or what it reads was read.
@@ -50,12 +54,12 @@ class Exchange(BufferedTransaction):
         pool: Where it gets a connection, once it needs one.
         shared: What the transactions of a store share.
         writable: Whether it may write.
-        claims: Whether it looks for due work first of all, and so reserves some before it begins.
+        claims: If it looks for due work first of all: by which it reserves some before it begins.
         follows: Whether it reads again and again, and so had better hold up nobody.
     """
 
     def __init__(
-        self, pool: Pool, shared: Shared, *, writable: bool, claims: bool = False, follows: bool = False
+        self, pool: Pool, shared: Shared, *, writable: bool, claims: Reserving | None = None, follows: bool = False
     ) -> None:
         super().__init__(writable=writable)
         self.suspends = True
@@ -68,6 +72,7 @@ class Exchange(BufferedTransaction):
         self._follows = follows
         self._reserved_until = 0.0
         self._begun = False
+        self._began = 0.0
         # What is sent and what comes back are one step.
         self._turn = asyncio.Lock()
         # What goes out with the next question, or the commit.
@@ -80,6 +85,7 @@ class Exchange(BufferedTransaction):
         self._ahead = Ahead(shared.sql)
         # Where the rows of jobs are that were read.
         self._places: dict[str, str] = {}
+        self._rows_updated = 0
         self.new_tables: dict[str, str] = {}
         self._immediate = False
         self._catalog: Catalog | None = None
@@ -138,9 +144,10 @@ class Exchange(BufferedTransaction):
             if seen:
                 queue = [self._expecting("documents_check", len(seen), *_columns(seen)), *queue]
             self._read_bodies = bodies | self._read_bodies
-        opening = [] if self._begun else self._opening()
-        self._begun = True
         clock = self._shared.clock
+        opening = [] if self._begun else self._opening()
+        if opening:
+            self._begun, self._began = True, clock.monotonic()
         asked = clock.own_ms()
         try:
             answers = await wire.run_here([*opening, *queue, *questions], afterwards)
@@ -179,9 +186,15 @@ class Exchange(BufferedTransaction):
         """Gives the connection back, once what is on it has its answer. What is still open, the server undoes."""
         async with self._turn:
             wire, self._wire = self._wire, None
+            lost_a_race = isinstance(self.lost, ConflictError)
             self.lost = self.lost or StoreError("the transaction has ended")
-        if wire is not None:
-            self._pool.give(wire)
+        if wire is None:
+            return
+        if lost_a_race and wire.in_transaction and not wire.closed:
+            # The server has just answered: that is sooner done than connecting anew.
+            with contextlib.suppress(psycopg.Error):
+                await wire.run([_ROLLBACK])
+        self._pool.give(wire)
 
     def _opening(self) -> list[Statement]:
         shared = self._shared
@@ -245,7 +258,8 @@ class Exchange(BufferedTransaction):
     def sign(self, token: str) -> None:
         """Leaves a token with what is to be committed, and word of what that is: the last that is written."""
         self.flush()
-        self._queue.append(self._statement("commit_sign", token, *self._word))
+        is_long = self._begun and self._shared.clock.monotonic() - self._began > _LONG_S
+        self._queue.append(self._statement("commit_sign", token, *self._word, is_long))
         self.token = token
 
     async def commit(self, afterwards: Statement | None = None) -> bool:
@@ -307,6 +321,7 @@ class Exchange(BufferedTransaction):
         self._put_in_queue("job_insert", jobs)
 
     def _update_jobs(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        self._rows_updated += len(rows)
         placed: list[tuple[Any, ...]] = []
         moved: list[tuple[Any, ...]] = []
         for row in rows:

@@ -9,9 +9,11 @@ from duly._store.postgresql.wire import Answer, Statement
 
 __all__ = ["Following"]
 
-# Longer than any transaction of duly's own can last. One of somebody else's says what it wrote in any case.
-_SETTLED_S = 15.0
-_BODIES_SETTLED = 3
+# Longer than a short transaction can take to commit. A long one says what it wrote in any case, and so does somebody
+# else's that duly was enlisted in.
+_SETTLED_S = 25.0
+# One that began before may see only when we would have stopped, had we not gone on: so that has to be well before then.
+_AHEAD_MS = 10_000
 _SETTLED_PAUSE_S = 0.01
 # By when a transaction of duly's, which begins with a question, has left a trace that tells it from others.
 _TELLS_ITSELF_S = 1.0
@@ -42,7 +44,7 @@ class Following:
         now = shared.clock.now_ms()
         until = now + seconds * 1_000
         await self._ask([Statement(shared.sql["follower_put"], (follower, until, now))])
-        if shared.follows and now < self._until:
+        if shared.follows and now < self._until - _AHEAD_MS:
             self._until = until
             return
         shared.follows = follower
@@ -55,7 +57,7 @@ class Following:
         """Waits for the transactions that are open: also one that has written nothing so far may not know of us."""
         sql = self._shared.sql
         began = _REAL.monotonic()
-        deadline = began + max(_SETTLED_S, _BODIES_SETTLED * self._shared.body_s)
+        deadline = began + _SETTLED_S
         there = (await self._ask([Statement(sql["transactions_open"])]))[0].rows[0][0]
         while (now := _REAL.monotonic()) < deadline:
             settled = Statement(sql["transactions_ended"], (there, now - began < _TELLS_ITSELF_S))

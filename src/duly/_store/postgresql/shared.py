@@ -17,8 +17,6 @@ from duly.errors import ConflictError
 
 __all__ = ["Catalog", "Shared"]
 
-# The least by which two times differ for certain, as floating-point numbers.
-_TICK_MS = 0.001
 _NOT_WAITING_S = 5.0
 _IDLE_MS = 10 * 1_000
 _IDLE_READ_MS = 10 * 60 * 1_000
@@ -71,7 +69,6 @@ class Shared:
         # And as a follower.
         self.follows = ""
         self.lease_ms = 10_000.0
-        self._reserved_until = 0.0
         self._wait_again = -math.inf
         # When (ms) all transactions below a number had ended.
         self._horizons: deque[tuple[float, str]] = deque()
@@ -89,17 +86,6 @@ class Shared:
     def idle_ms(self, *, writable: bool) -> int:
         """How long a transaction may be silent before the server ends it: twice as long as a body may take."""
         return int(max(2_000 * self.body_s, _IDLE_MS if writable else _IDLE_READ_MS))
-
-    def new_reservation(self) -> float:
-        """Until when what a look reserves is reserved: for a lease, and for longer than a function may take. If it
-        ended before, two workers would take the same job from each other for ever.
-
-        No two looks have the same: by it one tells what it has already from what earlier looks gave up, also while the
-        clock stands still.
-        """
-        lasts_ms = max(self.lease_ms, 2_000 * self.body_s)
-        self._reserved_until = max(self.clock.now_ms() + lasts_ms, self._reserved_until + _TICK_MS)
-        return self._reserved_until
 
     def new_token(self) -> str:
         """For a commit. Begins with the time, so that old ones stand together."""

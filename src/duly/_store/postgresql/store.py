@@ -10,7 +10,7 @@ import contextlib
 import json
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import psycopg
@@ -29,6 +29,7 @@ from duly._store.postgresql.faults import is_connection_lost, translate
 from duly._store.postgresql.following import Following
 from duly._store.postgresql.lease import PostgreSQLLease
 from duly._store.postgresql.pool import Pool
+from duly._store.postgresql.reserving import Reserving
 from duly._store.postgresql.schema import check_version, migrate
 from duly._store.postgresql.shared import Shared
 from duly._store.postgresql.transaction import PostgreSQLTransaction
@@ -79,8 +80,9 @@ class PostgreSQLStore:
         self._reading = asyncio.Semaphore(max(1, address.pool - _NOT_FOR_READING))
         self._waking = Waking(address, self._shared, self._signal, self._aside)
         self._following = Following(self._shared, self._waking, self._aside)
+        self._reserving = Reserving(self._shared, self._start)
         self._requests: deque[Request] = deque()
-        self._groups: set[asyncio.Task[None]] = set()
+        self._groups: set[asyncio.Task[Any]] = set()
         self._draining = False
         self._leases: list[PostgreSQLLease] = []
         self._opened = False
@@ -258,10 +260,11 @@ class PostgreSQLStore:
         if not self._opened:
             raise AppNotOpenError
 
-    def _start(self, coroutine: Any) -> None:
+    def _start(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(coroutine, name="duly transactions")
         self._groups.add(task)
         task.add_done_callback(self._groups.discard)
+        return task
 
     async def _drain(self) -> None:
         """Runs what waits, in the order in which it came, a group at a time, until nothing does.
@@ -326,7 +329,7 @@ class PostgreSQLStore:
         Raises:
             ConflictError, StoreError: Nothing of it was committed, and nobody has an answer.
         """
-        tx = PostgreSQLTransaction(self._pool, self._shared, writable=True, claims=claims)
+        tx = PostgreSQLTransaction(self._pool, self._shared, writable=True, claims=self._reserving if claims else None)
         failed: dict[Request, BaseException] = {}
         started = self._clock.monotonic()
         try:
@@ -340,6 +343,7 @@ class PostgreSQLStore:
             if tx.wrote:
                 tx.sign_changes(self._clock.now_ms())
                 tx.sign(self._shared.new_token())
+            ahead = tx.look_ahead()
             word = self._waking.word_of(tx.made_work)
             answered = await tx.commit(afterwards=word and word.statement)
             committed = answered or await self._resolve(tx.token, patient=claims)
@@ -349,6 +353,8 @@ class PostgreSQLStore:
             raise translate(error, self._shared.where) from error
         finally:
             await tx.leave()
+        if ahead is not None and committed:
+            self._reserving.hand_on(ahead)
         self._shared.tables.update(tx.new_tables)
         self._waking.tell(tx.made_work, told=word.topics if word and answered else ())
         for request in group[:number]:

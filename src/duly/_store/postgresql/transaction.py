@@ -13,6 +13,7 @@ from duly._model.schema import Index
 from duly._store.port import Entry, Position, Rescued, StoredIndex, Tally
 from duly._store.postgresql.exchange import Exchange
 from duly._store.postgresql.faults import translate
+from duly._store.postgresql.reserving import Reserved, ReservedAhead
 from duly._store.postgresql.shared import Catalog
 from duly._store.postgresql.user_sql import as_literals, is_race, mistake_of, refuse
 from duly.errors import StoreError, StoreUnavailableError
@@ -29,6 +30,9 @@ class PostgreSQLTransaction(Exchange):
 
     # Whether the last look for due work took all that was to be had.
     _found_few = False
+    # For how many due mutations the last look was, if it found as many.
+    _full_look: int | None = None
+    _rows_reserved = 0
 
     # Those who follow.
 
@@ -212,9 +216,22 @@ class PostgreSQLTransaction(Exchange):
         return [Tally._make(row) for row in await self._look_up("jobs_tally", now, limit)]
 
     async def due_jobs(self, kind: JobKind, now: float, limit: int) -> list[Job]:
-        if self._claims:
-            return await self._reserve("jobs_reserve", kind, now, limit)
-        return await self._look("jobs_due", kind, now, limit)
+        if not self._claims:
+            return await self._look("jobs_due", kind, now, limit)
+        is_first = not self._reserved_until and not self._begun
+        ahead = await self._claims.take(limit) if is_first and kind == "mutation" else None
+        jobs = await self._reserve("jobs_reserve", kind, now, limit, ahead=ahead)
+        self._full_look = limit if len(jobs) == limit and kind == "mutation" else None
+        return jobs
+
+    def look_ahead(self) -> ReservedAhead | None:
+        """Before the commit, and once all is handed over: where more is due, it is reserved meanwhile."""
+        if self._claims is None or self._full_look is None:
+            return None
+        if self._places or self._rows_updated != self._rows_reserved:
+            # Some of what was found is left, and comes first; or other jobs were cancelled, which may be the very next.
+            return None
+        return self._claims.look_ahead(self._full_look, self._reserved_until)
 
     async def _parked_by(self, name: str, refused: str, until: float, limit: int) -> list[Job]:
         if self._claims:
@@ -224,21 +241,22 @@ class PostgreSQLTransaction(Exchange):
     async def live_fingerprints(self, name: str, now: float) -> set[str]:
         return {fingerprint for (fingerprint,) in await self._look_up("workers_having", name, now)}
 
-    async def _reserve(self, statement: str, *parameters: Any) -> list[Job]:
+    async def _reserve(self, statement: str, *parameters: Any, ahead: Reserved | None = None) -> list[Job]:
         """What is reserved is newer than what a transaction sees that has begun: then there is nothing for it."""
         if self._begun:
             self._found_few = False
             return []
-        shared = self._shared
-        if not self._reserved_until:
-            self._reserved_until = shared.new_reservation()
-        reserve = self._statement(statement, *parameters, shared.worker, self._reserved_until)
+        assert self._claims is not None
+        self._reserved_until = ahead.until if ahead else self._reserved_until or self._claims.new()
+        self.asking += 1
         try:
-            rows = (await self._aside(reserve, again=False))[0].rows
+            reserved = ahead or await self._claims.reserve(statement, *parameters, until=self._reserved_until)
         except StoreUnavailableError as fault:
-            # They may be reserved for this look, and nobody has heard which. Another one finds them.
             raise self._lose(fault) from fault.__cause__
-        jobs = self._placed(rows)
+        finally:
+            self.asking -= 1
+        jobs = self._placed(reserved.rows)
+        self._rows_reserved += len(jobs)
         self._found_few = len(jobs) < parameters[-1]
         jobs.sort(key=lambda job: (job.due, job.id))
         for job in jobs:
