@@ -85,7 +85,8 @@ class _Watch:
         found = re.search(r"\( (SELECT c\.ctid .*? SKIP LOCKED) \)", statement)
         assert found is not None
         now = SystemClock().now_ms()
-        values = ("'mutation'", repr(now), str(_LOOKED_UP), "'nobody'", repr(now + 10_000))
+        until = repr(now + 10_000)
+        values = ("'mutation'", repr(now), str(_LOOKED_UP), "'nobody'", until, until)
         text = re.sub(r"\$(\d)", lambda place: values[int(place[1]) - 1], found[1])
         with connection.transaction(force_rollback=True):
             connection.execute("SET LOCAL enable_seqscan = off")
