@@ -89,7 +89,8 @@ def check_good(case: Case[Any], answer: httpx.Response) -> None:
 def check_bad(case: Case[Any], answer: httpx.Response) -> None:
     told = answer.json()
     failed = [one.get("status") == "error" for one in told.get("results", [told])]
-    assert answer.is_client_error or any(failed) or is_taken_on_purpose(case.body), answer.text
+    sent = answer.request.content
+    assert answer.is_client_error or any(failed) or is_taken_on_purpose(case.body), f"{sent!r} {answer.text}"
 
 
 MODES = {
