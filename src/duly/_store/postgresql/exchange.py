@@ -86,6 +86,7 @@ class Exchange(BufferedTransaction):
         # Where the rows of jobs are that were read.
         self._places: dict[str, str] = {}
         self._rows_updated = 0
+        self._undone = False
         self.new_tables: dict[str, str] = {}
         self._immediate = False
         self._catalog: Catalog | None = None
@@ -348,6 +349,7 @@ class Exchange(BufferedTransaction):
         self._enqueue(f"ROLLBACK TO s{level}")
         self._enqueue(f"RELEASE s{level}")
         # What was remembered since may be undone with it.
+        self._undone = True
         self._read_bodies.clear()
         self._places.clear()
         if self._begun:

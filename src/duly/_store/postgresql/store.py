@@ -468,7 +468,9 @@ class PostgreSQLStore:
 
     async def unregister_worker(self, worker: str) -> None:
         """Gives back what it had reserved. The lease itself is deleted with the last renewal."""
-        await self._aside([Statement(self._shared.sql["jobs_release"], (worker, self._clock.now_ms()))])
+        await self._reserving.give_up()
+        release = Statement(self._shared.sql["jobs_release"], (worker, self._clock.now_ms()), "jobs_release")
+        await self._aside([release])
         self._waking.tell({"mutation": None, "action": None, "upkeep": None})
 
 
