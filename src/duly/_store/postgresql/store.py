@@ -482,7 +482,10 @@ class PostgreSQLSnapshot:
         self._held = held
 
     async def read(self, body: Body[T], /) -> T:
-        return await body(cast("Transaction", self._tx))
+        result = await body(cast("Transaction", self._tx))
+        if self._tx.lost is not None:
+            raise self._tx.lost  # also if the body caught it
+        return result
 
     async def close(self) -> None:
         self._held.discard(self._tx)
