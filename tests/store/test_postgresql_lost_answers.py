@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -13,6 +14,7 @@ from duly._store.open import make_store
 from duly._store.port import Store, Transaction
 from duly._store.postgresql import store as postgresql_store
 from duly._store.postgresql.wire import Answer, Statement, Wire
+from duly._work import executor
 from duly.errors import StoreUnavailableError
 from tests import postgres
 from tests.proxy import Proxy
@@ -222,6 +224,48 @@ async def test_A1_an_action_whose_claim_lost_its_answer_runs_once(
 
         await eventually(succeeded)
     assert calls == ["note"]
+
+
+async def test_A4_a_stop_says_that_it_waits_for_what_became_of_a_claim(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(executor, "_SILENCE_S", 0.1)
+    loop, is_cut = asyncio.get_running_loop(), asyncio.Event()
+
+    async def said() -> bool:
+        return "the stop waits for the last look" in caplog.text
+
+    with Proxy(postgresql_url) as proxy:
+
+        def cut() -> None:
+            proxy.cut()
+            loop.call_soon_threadsafe(is_cut.set)
+
+        at_the_commit(monkeypatch, before=nothing, after=cut, since="job_update")
+        async with duly.App(__name__, database=proxy.url()) as app:
+            job_id = await app.scheduler.run_after(0, note)
+            await asyncio.wait_for(is_cut.wait(), DEADLINE_S)
+            stopping = asyncio.ensure_future(app._stop(timedelta(0)))
+            assert await eventually(said)
+            assert not stopping.done()
+            proxy.heal()
+            await stopping
+            # It was claimed, and nobody was to begin it any more.
+            assert await app.query(state_of, job_id) in ("failed", "success")
+
+
+async def test_A4_a_worker_that_can_not_give_back_what_it_reserved_stops_all_the_same(
+    postgresql_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = duly.App(__name__, database=f"{postgresql_url}?options=-c%20lock_timeout%3D200")
+    async with await psycopg.AsyncConnection.connect(postgresql_url) as other, app:
+        await app.scheduler.run_after(60_000, note)
+        reserve = "UPDATE duly.scheduled_functions SET due = 0, reserved_by = $1, reserved_until = 1e15"
+        assert app._executor is not None
+        await psycopg.AsyncRawCursor(other).execute(reserve, (app._executor.worker,))
+        await other.commit()
+        await other.execute("SELECT 1 FROM duly.scheduled_functions FOR UPDATE")
+    assert "the worker could not sign off" in caplog.text
 
 
 async def test_T2_a_commit_that_takes_longer_than_a_lock_timeout_is_waited_for(postgresql_url: str) -> None:

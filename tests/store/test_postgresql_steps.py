@@ -11,10 +11,12 @@ from duly._ground.clock import SystemClock
 from duly._model.schema import Index, Table
 from duly._store.open import make_store
 from duly._store.port import Position, Store, Transaction
+from duly._store.postgresql import shared
 from duly._store.postgresql.address import Address
 from duly._store.postgresql.pool import Pool
+from duly._store.postgresql.transaction import PostgreSQLTransaction
 from duly._store.postgresql.wire import Statement, Wire
-from duly.errors import StoreError, StoreUnavailableError
+from duly.errors import ConflictError, StoreError, StoreUnavailableError
 from tests.proxy import Proxy
 from tests.store.rows import NOTES, add_jobs, new_id, new_job
 from tests.support import LOADED_S, eventually
@@ -310,3 +312,60 @@ async def test_what_a_worker_runs_is_left_to_it_for_as_long_as_a_function_may_ta
 
     assert await store.transact(takes, claims=True) == 1
     await other.close()
+
+
+async def test_a_reader_that_is_cancelled_as_it_ends_gives_its_connection_back(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, ending = Wire.run_here, asyncio.Event()
+
+    async def watched(wire: Wire, statements: Any, afterwards: Any = None) -> Any:
+        if statements[0].text == "ROLLBACK":
+            ending.set()
+        return await run(wire, statements, afterwards)
+
+    async def asks(tx: Transaction) -> int:
+        return len(await tx.scan(None, LOWEST, HIGHEST, descending=False, limit=9))
+
+    monkeypatch.setattr(Wire, "run_here", watched)
+    monkeypatch.setattr(shared, "_NOT_WAITING_S", 0.0)
+    opened = make_store(f"{postgresql_url}?pool=5", SystemClock())
+    await opened.open([])
+    async with await psycopg.AsyncConnection.connect(postgresql_url) as other:
+        # Whoever follows waits for this one in vain, and loses.
+        await other.execute("BEGIN ISOLATION LEVEL SERIALIZABLE")
+        await other.execute("SELECT count(*) FROM duly.catalog")
+        for _ in range(5):
+            ending.clear()
+            reading = asyncio.ensure_future(opened.read(asks, follows=True))
+            await asyncio.wait_for(ending.wait(), LOADED_S)
+            reading.cancel()
+            await asyncio.wait({reading})
+            assert reading.cancelled()
+    assert await asyncio.wait_for(opened.read(asks), LOADED_S) == 0
+    await opened.close()
+
+
+async def test_a_statement_timeout_of_the_roles_is_not_taken_for_a_wait_for_others(postgresql_url: str) -> None:
+    async def asks(tx: Transaction) -> int:
+        return len(await tx.scan(None, LOWEST, HIGHEST, descending=False, limit=9))
+
+    opened = make_store(postgresql_url, SystemClock())
+    await opened.open([])
+    await opened.close()
+    opened = make_store(f"{postgresql_url}?options=-c%20statement_timeout%3D300", SystemClock())
+    await opened.open([])
+    async with await psycopg.AsyncConnection.connect(postgresql_url) as other:
+        await other.execute("LOCK TABLE duly.documents")
+        with pytest.raises(StoreError, match="statement timeout"):
+            await opened.read(asks, follows=True)
+    await opened.close()
+
+
+async def test_a_server_that_speaks_another_language_is_understood(store: Store) -> None:
+    """lc_messages is set by the machine's language, and each has its own quotation marks."""
+    said = psycopg.errors.InvalidTextRepresentation(
+        "ungültige Eingabesyntax für Typ integer: »job_update touched 1 of 2 rows«"
+    )
+    tx = PostgreSQLTransaction(store._pool, store._shared, writable=True)  # type: ignore[attr-defined]
+    assert isinstance(tx._translate(said), ConflictError)

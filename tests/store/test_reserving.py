@@ -1,18 +1,21 @@
 """While a group of due mutations is committed, the next is reserved. Only on PostgreSQL is anything reserved."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
+import psycopg
 import pytest
 
 from duly._ground.clock import SystemClock
 from duly._model.job import Job
 from duly._store.open import make_store
-from duly._store.port import Store, Transaction
+from duly._store.port import Position, Store, Transaction
 from duly._store.postgresql.wire import Statement, Wire
 from duly.errors import ConflictError
-from tests.store.rows import add_jobs, new_job
+from tests.store.rows import NOTES, add_jobs, new_job
+from tests.support import eventually
 
 
 @pytest.fixture
@@ -35,6 +38,31 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(Wire, "run_here", watched)
     return names
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """What is reserved ahead gets there once something else is reserved or released, and before that is known; or when
+    nothing is for a while. Set when it has got there."""
+    run, landed, begun, others = Wire.run_here, asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def delayed(wire: Wire, statements: Sequence[Statement], afterwards: Any = None) -> Any:
+        named = {statement.name: list(statement.parameters or ()) for statement in statements}
+        if "jobs_reserve" in named and named["jobs_reserve"][4] != named["jobs_reserve"][5]:
+            begun.set()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(others.wait(), 0.2)
+            answers = await run(wire, statements, afterwards)
+            landed.set()
+            return answers
+        answers = await run(wire, statements, afterwards)
+        if begun.is_set() and not named.keys().isdisjoint({"jobs_reserve", "jobs_release"}):
+            others.set()
+            await landed.wait()
+        return answers
+
+    monkeypatch.setattr(Wire, "run_here", delayed)
+    return landed
 
 
 async def due(store: Store, count: int) -> list[Job]:
@@ -141,6 +169,70 @@ async def test_a_worker_that_stops_gives_it_back(store: Store, postgresql_url: s
     await other.register_worker("another", 10, {})
     assert await other.transact(Look(other), claims=True) == ids(jobs[3:])
     await other.close()
+
+
+@pytest.mark.usefixtures("late")
+async def test_what_is_reserved_ahead_takes_nothing_from_the_next_look_however_late_it_comes(store: Store) -> None:
+    jobs = await due(store, 7)
+    await store.transact(Look(store), claims=True)
+    look = Look(store, limit=2)
+    assert await store.transact(look, claims=True) == ids(jobs[3:5])
+    assert look.turns == 1
+
+
+@pytest.mark.usefixtures("late")
+async def test_a_worker_that_stops_gives_back_also_what_is_being_reserved(store: Store, postgresql_url: str) -> None:
+    jobs = await due(store, 6)
+    await store.transact(Look(store), claims=True)
+    await store.unregister_worker("w")
+    other = make_store(postgresql_url, SystemClock())
+    await other.open([])
+    await other.register_worker("another", 10, {})
+    assert await other.transact(Look(other), claims=True) == ids(jobs[3:])
+    await other.close()
+
+
+async def test_what_comes_due_after_the_last_was_reserved_is_run_at_once(store: Store, postgresql_url: str) -> None:
+    """It is not taken for one that somebody else holds."""
+    await due(store, 5)
+    await store.transact(Look(store), claims=True)
+
+    async def reserved() -> bool:
+        async with await psycopg.AsyncConnection.connect(postgresql_url) as connection:
+            found = await connection.execute(
+                "SELECT count(*) FROM duly.scheduled_functions WHERE state = 'pending' AND reserved_by = 'w'"
+            )
+            return await found.fetchone() == (2,)
+
+    assert await eventually(reserved)
+    await due(store, 1)
+
+    async def looks(tx: Transaction) -> float | None:
+        assert len(await Look(store)(tx)) == 2
+        return await tx.next_due("mutation")
+
+    next_due = await store.transact(looks, claims=True)
+    assert next_due is not None
+    assert next_due < store.clock.now_ms()
+
+
+async def test_S7_what_a_group_found_and_has_not_run_comes_first_also_after_something_was_undone(store: Store) -> None:
+    jobs = await due(store, 6)
+    later = [new_job(due=store.clock.now_ms() + 60_000) for _ in range(2)]
+    await add_jobs(store, *later)
+
+    async def runs_one(tx: Transaction) -> None:
+        now = store.clock.now_ms()
+        assert len(await tx.due_jobs("mutation", now, 3)) == 3
+        savepoint = tx.savepoint()
+        for job in later:
+            assert await tx.settle_job(job.id, "pending", 0, "canceled", now)
+        await tx.scan(None, Position(b"", NOTES), Position(b"", NOTES + "~"), descending=False, limit=1)
+        await tx.rollback(savepoint)
+        assert await tx.settle_job(jobs[0].id, "pending", 0, "success", now)
+
+    await store.transact(runs_one, claims=True)
+    assert await store.transact(Look(store), claims=True) == ids(jobs[1:4])
 
 
 async def test_two_workers_run_each_job_once(store: Store, postgresql_url: str) -> None:

@@ -21,6 +21,9 @@ __all__ = ["Executor"]
 
 _log = logging.getLogger("duly")
 
+# How long a stop may take to end its looks for work before it says that it waits for that.
+_SILENCE_S = 5.0
+
 
 class Executor:
     """Runs due functions in this process, from `start` to `stop`.
@@ -104,13 +107,21 @@ class Executor:
                 loop.stop()
             if self.actions is not None:
                 self.actions.make_room()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            reminder = self._environment.clock.call_later(_SILENCE_S, _say_that_it_waits)
+            try:
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+            finally:
+                reminder.cancel()
             if self.actions is not None:
                 await self.actions.drain(drain_s)
             await self._environment.store.unregister_worker(self.worker)
-        except (StoreError, AppNotOpenError) as error:
+        except (ConflictError, StoreError, AppNotOpenError) as error:
             _log.warning("the worker could not sign off; others will notice that it is gone: %s", error)
         finally:
             # The last thing to stop: until here others must see that this worker lives.
             if self._keeper is not None:
                 self._keeper.close()
+
+
+def _say_that_it_waits() -> None:
+    _log.warning("the stop waits for the last look for due work to end, and for the database to say what became of it")

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from duly._ground.clock import Clock
 from duly._store.port import Snapshot, Store, Transaction
+from duly.errors import ConflictError
 
 __all__ = ["SnapshotGoneError", "Snapshots", "TooManySnapshotsError"]
 
@@ -77,7 +78,7 @@ class Snapshots:
         """Reads what was committed then.
 
         Raises:
-            SnapshotGoneError: It is not held.
+            SnapshotGoneError: It is not held, or others have spoilt it.
         """
         held = self._held.get(moment)
         if held is None:
@@ -85,6 +86,11 @@ class Snapshots:
         held.readers += 1
         try:
             return await held.snapshot.read(body)
+        except ConflictError as lost:
+            # Where others take long it was not waited for a moment that nobody can spoil. Nothing reads it any more.
+            if self._held.pop(moment, None) is not None:
+                await held.snapshot.close()
+            raise SnapshotGoneError from lost
         finally:
             held.readers -= 1
             held.used = self._clock.monotonic()

@@ -43,8 +43,8 @@ _LONG_S = 5.0
 _INSERTS = frozenset({"document_insert", "entry_insert", "job_insert", "client_request_insert"})
 # What finds less than it should if somebody was faster: since a job was reserved, or what it reads was read.
 _OVERTAKEN = frozenset({"job_update", "job_update_by_id", "catalog", "documents_check", "document_replace_ahead"})
-# As expecting.sql says it.
-_MISSED = re.compile(r'"(\w+) touched (\d+) of (\d+) rows"')
+# As expecting.sql says it. Around it are words and quotation marks of whatever language the server speaks.
+_MISSED = re.compile(r"\b([a-z_]+) touched (\d+) of (\d+) rows\b")
 
 
 class Exchange(BufferedTransaction):
@@ -86,6 +86,7 @@ class Exchange(BufferedTransaction):
         # Where the rows of jobs are that were read.
         self._places: dict[str, str] = {}
         self._rows_updated = 0
+        self._undone = False
         self.new_tables: dict[str, str] = {}
         self._immediate = False
         self._catalog: Catalog | None = None
@@ -155,7 +156,7 @@ class Exchange(BufferedTransaction):
             await self._check_again(queue)
             raise
         except errors.QueryCanceled as error:
-            if opening and self._follows:
+            if opening and opening[0].text == _FOLLOWING:
                 raise self._shared.waited_in_vain() from error
             raise
         if opening:
@@ -184,6 +185,14 @@ class Exchange(BufferedTransaction):
 
     async def leave(self) -> None:
         """Gives the connection back, once what is on it has its answer. What is still open, the server undoes."""
+        # In a task of its own where that takes time: whoever is cancelled meanwhile must not keep the connection.
+        if self._turn.locked() or isinstance(self.lost, ConflictError):
+            task = asyncio.get_running_loop().create_task(self._leave(), name="duly leave")
+            await asyncio.shield(task)
+        else:
+            await self._leave()
+
+    async def _leave(self) -> None:
         async with self._turn:
             wire, self._wire = self._wire, None
             lost_a_race = isinstance(self.lost, ConflictError)
@@ -348,6 +357,7 @@ class Exchange(BufferedTransaction):
         self._enqueue(f"ROLLBACK TO s{level}")
         self._enqueue(f"RELEASE s{level}")
         # What was remembered since may be undone with it.
+        self._undone = True
         self._read_bodies.clear()
         self._places.clear()
         if self._begun:

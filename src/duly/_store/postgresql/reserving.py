@@ -51,6 +51,7 @@ class Reserving:
         self._start = start
         self._until = 0.0
         self._ahead: ReservedAhead | None = None
+        self._under_way: asyncio.Task[Reserved | None] | None = None
 
     def new(self) -> float:
         """Until when what a look reserves is reserved: for a lease, and for longer than a function may take. If it
@@ -85,7 +86,8 @@ class Reserving:
             except DulyError:
                 return None  # the next look finds out what is wrong
 
-        return ReservedAhead(limit, self._start(reserve()))
+        self._under_way = self._start(reserve())
+        return ReservedAhead(limit, self._under_way)
 
     def hand_on(self, ahead: ReservedAhead | None) -> None:
         """The look is committed, and what was reserved beside it is for the next. If not, that is given up."""
@@ -93,12 +95,21 @@ class Reserving:
 
     async def take(self, limit: int) -> Reserved | None:
         """What was reserved for this look, if anything was. What is not taken is given up: the next look finds it."""
-        ahead, self._ahead = self._ahead, None
+        ahead = self._ahead
+        await self.give_up()
         if ahead is None or ahead.limit != limit:
             return None
-        reserved = await asyncio.shield(ahead.task)
+        reserved = ahead.task.result()
         if reserved is None or not reserved.rows:
             return None
         # Otherwise others may have some of it soon.
         is_fresh = reserved.until - self._shared.clock.now_ms() > self._shared.lease_ms / 2
         return reserved if is_fresh else None
+
+    async def give_up(self) -> None:
+        """What was reserved for the next look is not for it any more. What is under way has its end first: later, it
+        would take from that look what it has found by then, or reserve for a worker that has stopped."""
+        self._ahead = None
+        if self._under_way is not None:
+            await asyncio.wait({self._under_way})
+            self._under_way = None

@@ -468,7 +468,9 @@ class PostgreSQLStore:
 
     async def unregister_worker(self, worker: str) -> None:
         """Gives back what it had reserved. The lease itself is deleted with the last renewal."""
-        await self._aside([Statement(self._shared.sql["jobs_release"], (worker, self._clock.now_ms()))])
+        await self._reserving.give_up()
+        release = Statement(self._shared.sql["jobs_release"], (worker, self._clock.now_ms()), "jobs_release")
+        await self._aside([release])
         self._waking.tell({"mutation": None, "action": None, "upkeep": None})
 
 
@@ -480,7 +482,10 @@ class PostgreSQLSnapshot:
         self._held = held
 
     async def read(self, body: Body[T], /) -> T:
-        return await body(cast("Transaction", self._tx))
+        result = await body(cast("Transaction", self._tx))
+        if self._tx.lost is not None:
+            raise self._tx.lost  # also if the body caught it
+        return result
 
     async def close(self) -> None:
         self._held.discard(self._tx)

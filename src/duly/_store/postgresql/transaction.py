@@ -228,8 +228,9 @@ class PostgreSQLTransaction(Exchange):
         """Before the commit, and once all is handed over: where more is due, it is reserved meanwhile."""
         if self._claims is None or self._full_look is None:
             return None
-        if self._places or self._rows_updated != self._rows_reserved:
+        if self._places or self._undone or self._rows_updated != self._rows_reserved:
             # Some of what was found is left, and comes first; or other jobs were cancelled, which may be the very next.
+            # Where something was undone, nobody has counted what.
             return None
         return self._claims.look_ahead(self._full_look, self._reserved_until)
 
@@ -257,7 +258,8 @@ class PostgreSQLTransaction(Exchange):
             self.asking -= 1
         jobs = self._placed(reserved.rows)
         self._rows_reserved += len(jobs)
-        self._found_few = len(jobs) < parameters[-1]
+        # Since it was reserved ahead, more may have come.
+        self._found_few = ahead is None and len(jobs) < parameters[-1]
         jobs.sort(key=lambda job: (job.due, job.id))
         for job in jobs:
             self._known[job.id] = job
