@@ -440,7 +440,8 @@ class World:
         """
         if event.job_id is None:
             return
-        if event.kind == "failed" and str(event.detail).startswith("ArgumentError: "):
+        unfit = f"ArgumentError: the arguments don't fit {event.path!r}"
+        if event.kind == "failed" and str(event.detail).startswith(unfit):
             seen = worker.saw_as_of(event.at_ms - worker.skew_ms)
             able = [other.name for other in self.workers if other.could_run(event.path, seen)]
             if able:
