@@ -1,48 +1,74 @@
 """Moments that clients were given, and what becomes of those that the store gives up."""
 
 import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
 import psycopg
 import pytest
 
 from duly._ground.clock import SystemClock
 from duly._store.open import make_store
-from duly._store.port import Entry, Position, Transaction
-from duly.errors import ConflictError
+from duly._store.port import Store, Transaction
+from duly.errors import ConflictError, StoreUnavailableError
 from duly.server.snapshots import SnapshotGoneError, Snapshots
-from tests.store.rows import NOTES, new_id
+from tests.store.rows import new_id
 
 
-async def test_a_moment_that_others_spoil_is_gone_and_the_next_is_not(postgresql_url: str) -> None:
-    """One who takes long rests on what was changed before the moment, and commits after it: no order has all three."""
+class Spoilt:
+    """A snapshot that others have made one that never was."""
 
-    async def reads(tx: Transaction) -> list[Entry]:
-        lowest, highest = Position(b"", NOTES), Position(b"", NOTES + "~")
-        return await tx.scan(None, lowest, highest, descending=False, limit=9)
+    closed = False
 
-    async def hides_what_went_wrong(tx: Transaction) -> list[Entry]:
-        with contextlib.suppress(ConflictError):
-            return await reads(tx)
-        return []
+    async def read(self, body: Callable[[Transaction], Awaitable[Any]]) -> Any:
+        raise ConflictError("as the test asked for")
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Spoiling:
+    """A store of which they do so with each."""
+
+    def __init__(self) -> None:
+        self.snapshots: list[Spoilt] = []
+
+    async def snapshot(self) -> Spoilt:
+        self.snapshots.append(Spoilt())
+        return self.snapshots[-1]
+
+
+async def read_nothing(tx: Transaction) -> None: ...
+
+
+async def test_a_moment_that_others_spoil_is_gone() -> None:
+    """Whoever was given it is to ask for another one, and is not told to try again for as long as it would be held."""
+    store = Spoiling()
+    snapshots = Snapshots(lambda: cast("Store", store), SystemClock())
+    moment = await snapshots.hold(lambda: 1)
+    with pytest.raises(SnapshotGoneError):
+        await snapshots.read(moment, read_nothing)
+    assert store.snapshots[0].closed
+    with pytest.raises(SnapshotGoneError):
+        await snapshots.read(moment, read_nothing)
+
+
+async def test_a_snapshot_that_is_lost_answers_nothing_though_the_query_hides_it(postgresql_url: str) -> None:
+    async def hides_what_went_wrong(tx: Transaction) -> str | None:
+        with contextlib.suppress(StoreUnavailableError):
+            return await tx.get_document(new_id())
+        return "as if it were there"
 
     store = make_store(postgresql_url, SystemClock())
     await store.open([])
-    await store.transact(lambda tx: tx.insert_document(new_id(), "{}"))
-    snapshots = Snapshots(lambda: store, SystemClock())
-    moments = iter((1, 2))
-    async with await psycopg.AsyncConnection.connect(postgresql_url) as connection:
-        [[place]] = await (await connection.execute("SELECT ctid::text FROM duly.documents")).fetchall()
-    async with await psycopg.AsyncConnection.connect(postgresql_url) as slow:
-        await slow.execute("BEGIN ISOLATION LEVEL SERIALIZABLE")
-        # By its place: through an index it would be read together with its neighbours.
-        await slow.execute("SELECT body FROM duly.documents WHERE ctid = %s", [place])
-        async with await psycopg.AsyncConnection.connect(postgresql_url) as fast:
-            await fast.execute("BEGIN ISOLATION LEVEL SERIALIZABLE")
-            await fast.execute("UPDATE duly.documents SET body = '[]' WHERE ctid = %s", [place])
-        moment = await snapshots.hold(lambda: next(moments))
-        await slow.execute("INSERT INTO duly.documents (id, body) VALUES (%s, '{}')", (new_id(),))
-    for body in (hides_what_went_wrong, reads):
-        with pytest.raises(SnapshotGoneError):
-            await snapshots.read(moment, body)
-    assert len(await snapshots.read(await snapshots.hold(lambda: next(moments)), reads)) == 2
+    snapshot = await store.snapshot()
+    with psycopg.connect(postgresql_url, autocommit=True) as other:
+        ended = other.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND state = 'idle in transaction'"
+        ).fetchall()
+    assert ended == [(True,)]
+    with pytest.raises(StoreUnavailableError):
+        await snapshot.read(hides_what_went_wrong)
+    await snapshot.close()
     await store.close()
