@@ -160,7 +160,11 @@ async def test_C1_what_others_cancel_meanwhile_does_not_run(store: Store) -> Non
     assert (await store.read(lambda tx: tx.get_job(jobs[3].id))).state == "canceled"  # type: ignore[union-attr]
 
 
-async def test_a_worker_that_stops_gives_it_back(store: Store, postgresql_url: str) -> None:
+@pytest.mark.parametrize("fixture", ["asked", "late"], ids=["reserved", "being reserved"])
+async def test_a_worker_that_stops_gives_it_back(
+    store: Store, postgresql_url: str, request: pytest.FixtureRequest, fixture: str
+) -> None:
+    request.getfixturevalue(fixture)
     jobs = await due(store, 6)
     await store.transact(Look(store), claims=True)
     await store.unregister_worker("w")
@@ -178,18 +182,6 @@ async def test_what_is_reserved_ahead_takes_nothing_from_the_next_look_however_l
     look = Look(store, limit=2)
     assert await store.transact(look, claims=True) == ids(jobs[3:5])
     assert look.turns == 1
-
-
-@pytest.mark.usefixtures("late")
-async def test_a_worker_that_stops_gives_back_also_what_is_being_reserved(store: Store, postgresql_url: str) -> None:
-    jobs = await due(store, 6)
-    await store.transact(Look(store), claims=True)
-    await store.unregister_worker("w")
-    other = make_store(postgresql_url, SystemClock())
-    await other.open([])
-    await other.register_worker("another", 10, {})
-    assert await other.transact(Look(other), claims=True) == ids(jobs[3:])
-    await other.close()
 
 
 async def test_what_comes_due_after_the_last_was_reserved_is_run_at_once(store: Store, postgresql_url: str) -> None:
