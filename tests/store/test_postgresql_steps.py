@@ -2,18 +2,27 @@
 
 import asyncio
 import contextlib
+import json
+import os
+import socket
+import tempfile
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.pq import Trace
 
+from duly._ground import values
 from duly._ground.clock import SystemClock
+from duly._ground.ids import ID_HIGHEST
 from duly._model.schema import Index, Table
 from duly._store.open import make_store
 from duly._store.port import Position, Store, Transaction
-from duly._store.postgresql import shared
+from duly._store.postgresql import exchange, shared
+from duly._store.postgresql import wire as wires
 from duly._store.postgresql.address import Address
 from duly._store.postgresql.pool import Pool
+from duly._store.postgresql.store import PostgreSQLStore
 from duly._store.postgresql.transaction import PostgreSQLTransaction
 from duly._store.postgresql.wire import Statement, Wire
 from duly.errors import ConflictError, StoreError, StoreUnavailableError
@@ -227,6 +236,89 @@ async def test_what_is_sent_after_the_rest_is_nobodys_trouble(postgresql_url: st
     assert [answer.rows for answer in answers] == [[(1,)], [(2,)]]
     assert [answer.rows for answer in await wire.run([Statement("SELECT 3")])] == [[(3,)]]
     await wire.close()
+
+
+async def test_what_is_sent_after_the_rest_goes_along_with_it(postgresql_url: str) -> None:
+    """A step has one end, for which the client waits once."""
+    wire = await Wire.connect(Address.parse(postgresql_url))
+    with tempfile.TemporaryFile("w+b") as file:
+        wire.connection.pgconn.trace(file.fileno())
+        wire.connection.pgconn.set_trace_flags(Trace.SUPPRESS_TIMESTAMPS)
+        await wire.run_here([Statement("BEGIN"), Statement("COMMIT")], Statement("SELECT pg_notify('words', 'told')"))
+        wire.connection.pgconn.untrace()
+        await wire.close()
+        file.seek(0)
+        messages = [(line.split()[0], line.split()[2]) for line in file.read().decode().splitlines()]
+    assert messages.count(("F", "Execute")) == 3
+    assert messages.count(("F", "Sync")) == 1
+    assert messages.count(("B", "ReadyForQuery")) == 1
+
+
+async def test_more_than_the_network_takes_at_once_gets_through(
+    store: Store, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the driver could not send yet is sent before its answer is waited for."""
+    jobs = [new_job(args=values.encode({"text": "x" * 100_000})) for _ in range(40)]
+    connect = Wire.connect
+
+    async def narrowly(address: Address) -> Wire:
+        wire = await connect(address)
+        with socket.socket(fileno=os.dup(wire.connection.fileno())) as end:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        return wire
+
+    async def overdue(wire: Wire) -> None:
+        raise AssertionError("it waits for what waits for it")
+
+    async def add(tx: Transaction) -> None:
+        for job in jobs:
+            await tx.insert_job(job)
+
+    monkeypatch.setattr(Wire, "connect", narrowly)
+    monkeypatch.setattr(PostgreSQLStore, "_resolve", overdue)
+    narrow = make_store(postgresql_url, SystemClock())
+    await narrow.open([])
+    await narrow.transact(add)
+    await narrow.close()
+    assert await store.read(lambda tx: tx.count_jobs("", ID_HIGHEST)) == len(jobs)
+
+
+async def test_much_is_given_more_time(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the server's silence is a sign that it is gone, and not what a slow network makes of many bytes."""
+    monkeypatch.setattr(wires, "ANSWER_S", 0.3)
+    wire = await Wire.connect(Address.parse(postgresql_url))
+    slow = "SELECT length($1::text) FROM pg_sleep(0.6)"
+    text = "x" * int(LOADED_S * wires.SLOWEST)
+    assert (await wire.run_here([Statement(slow, (text,), size=len(text))]))[0].rows == [(len(text),)]
+    with pytest.raises(psycopg.OperationalError):
+        await wire.run_here([Statement(slow, ("x",), size=1)])
+    await wire.close()
+
+
+async def test_more_than_fits_in_one_statement_goes_in_several(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, run, sent = [new_id() for _ in range(10)], Wire.run_here, list[tuple[str, int]]()
+
+    async def watched(wire: Wire, statements: Any, afterwards: Any = None) -> Any:
+        sent.extend((statement.name, statement.size) for statement in statements if statement.size)
+        return await run(wire, statements, afterwards)
+
+    async def write(tx: Transaction) -> None:
+        for id in ids:
+            await tx.insert_document(id, '"old"')
+        await tx.insert_document(ids[0][:-1] + "~", json.dumps("é" * 3_000))
+
+    async def change(tx: Transaction) -> None:
+        for id in ids:
+            await tx.replace_document(id, json.dumps("x" * 400))
+
+    monkeypatch.setattr(exchange, "_PIECE_MAX", 1_000)
+    monkeypatch.setattr(Wire, "run_here", watched)
+    await store.transact(write)
+    await store.transact(change)
+    assert {name for name, _ in sent} == {"document_insert", "document_replace"}
+    assert sorted(size for _, size in sent)[-2] <= 1_000 < max(size for _, size in sent)
+    found = await store.read(lambda tx: tx.scan(None, LOWEST, HIGHEST, descending=False, limit=99))
+    assert sorted(len(entry.body) for entry in found) == [402] * 10 + [18_002]
 
 
 async def test_a_commit_that_fails_tells_nobody(postgresql_url: str) -> None:

@@ -43,6 +43,8 @@ _LONG_S = 5.0
 _INSERTS = frozenset({"document_insert", "entry_insert", "job_insert", "client_request_insert"})
 # What finds less than it should if somebody was faster: since a job was reserved, or what it reads was read.
 _OVERTAKEN = frozenset({"job_update", "job_update_by_id", "catalog", "documents_check", "document_replace_ahead"})
+# How many characters go to the server in one statement: it takes no message of 1 GiB, and a character may have 4 bytes.
+_PIECE_MAX = 64 * 1024 * 1024
 # As expecting.sql says it. Around it are words and quotation marks of whatever language the server speaks.
 _MISSED = re.compile(r"\b([a-z_]+) touched (\d+) of (\d+) rows\b")
 
@@ -99,9 +101,9 @@ class Exchange(BufferedTransaction):
     def _statement(self, name: str, *parameters: Any) -> Statement:
         return Statement(self._shared.sql[name], parameters or None, name)
 
-    def _expecting(self, name: str, count: int, *parameters: Any) -> Statement:
+    def _expecting(self, name: str, count: int, *parameters: Any, size: int = 0) -> Statement:
         """One that must touch so many rows, or nothing is committed."""
-        return Statement(self._shared.expecting(name, count), parameters or None, name)
+        return Statement(self._shared.expecting(name, count), parameters or None, name, size)
 
     async def _ask(self, name: str, *parameters: Any) -> list[Any]:
         """One question, after everything that is in the queue."""
@@ -316,11 +318,16 @@ class Exchange(BufferedTransaction):
         if not rows:
             return
         arrays = _columns(rows)
+        size = sum(map(_size, arrays))
+        if size > _PIECE_MAX and len(rows) > 1:
+            half = len(rows) // 2
+            self._put_in_queue(name, rows[:half])
+            self._put_in_queue(name, rows[half:])
         # While an index is being filled, a document may have no entry in it yet.
-        if name in _INSERTS or (name == "entry_delete" and self._fills(arrays[0])):
-            self._queue.append(self._statement(name, *arrays))
+        elif name in _INSERTS or (name == "entry_delete" and self._fills(arrays[0])):
+            self._queue.append(Statement(self._shared.sql[name], arrays, name, size))
         else:
-            self._queue.append(self._expecting(name, len(rows), *arrays))
+            self._queue.append(self._expecting(name, len(rows), *arrays, size=size))
 
     def _fills(self, indexes: list[int]) -> bool:
         known = self._catalog or self._shared.catalog
@@ -368,6 +375,12 @@ class Exchange(BufferedTransaction):
 
 def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _size(column: list[Any]) -> int:
+    """How many characters, or bytes: of a column of either, which may have gaps."""
+    first = next(filter(None, column), None)
+    return sum(map(len, filter(None, column))) if isinstance(first, (str, bytes)) else 0
 
 
 def _shrug(task: asyncio.Task[Any]) -> None:

@@ -348,7 +348,7 @@ class PostgreSQLStore:
             answered = await tx.commit(afterwards=word and word.statement)
             committed = answered or await self._resolve(tx.token, patient=claims)
             if committed is False:
-                raise StoreUnavailableError("the connection was lost before the commit")
+                raise StoreUnavailableError(f"the connection was lost before the commit: {tx.lost}")
         except psycopg.Error as error:
             raise translate(error, self._shared.where) from error
         finally:

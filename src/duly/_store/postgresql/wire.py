@@ -28,6 +28,8 @@ __all__ = ["KEEPALIVE", "Answer", "Statement", "Wire", "break_off"]
 CONNECT_S = 5
 ANSWER_S = 15.0
 """How long an answer may take before the connection is given up. Other workers have long gone on by then."""
+SLOWEST = 250_000
+"""How many characters a second must get through at least, where many are sent: so much longer the answer may take."""
 
 _ASK_AGAIN_S = 0.5
 # That the other side sends no more, where that can be told before all it has sent is read; errors are reported anyway.
@@ -50,11 +52,12 @@ _REAL = SystemClock()
 
 
 class Statement(NamedTuple):
-    """A statement with its parameters; `name` is for messages."""
+    """A statement with its parameters; `name` is for messages, `size` how many characters these are if many."""
 
     text: str
     parameters: Sequence[Any] | None = None
     name: str = ""
+    size: int = 0
 
 
 class Answer(NamedTuple):
@@ -209,10 +212,12 @@ class Wire:
 
         Args:
             statements: What is to be answered.
-            afterwards: Goes out along with them, and comes after them, by itself. What becomes of it, nobody is told.
+            afterwards: Goes out along with them, and is executed after them, unless one of them fails. What becomes of
+                it, nobody is told. If the last of them ends the transaction, it is one by itself.
         """
         async with self._lock:
-            overdue = _REAL.call_later(ANSWER_S, self.break_off)
+            size = sum([statement.size for statement in statements])
+            overdue = _REAL.call_later(ANSWER_S + size / SLOWEST, self.break_off)
             try:
                 if len(statements) == 1 and afterwards is None:
                     return [await _answer(await self._send(statements[0]))]
@@ -224,12 +229,13 @@ class Wire:
         cursors: list[AsyncRawCursor[Any]] = []
         first: psycopg.Error | None = None  # those after it fail only because it did
         try:
-            async with self._connection.pipeline() as pipeline:
+            # Nothing in it may call `Pipeline.sync`: psycopg 3.3 then waits for answers before all is sent, which the
+            # server waits for.
+            async with self._connection.pipeline():
                 try:
                     for statement in statements:
                         cursors.append(await self._send(statement))  # noqa: PERF401 (one after the other)
                     if afterwards is not None:
-                        await pipeline.sync()
                         await self._send(afterwards)
                 except psycopg.Error as error:
                     first = error
