@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 ISSUER = "https://id.example.com"
 # The same in every process that collects these tests.
-KEY = make_admin_key(SeededEntropy(1))
+KEY, OTHER_KEY = (make_admin_key(SeededEntropy(number)) for number in (1, 2))
 
 
 class GatedStore(StoreView):
@@ -279,6 +279,39 @@ async def test_a_token_that_ends_ends_the_connection_of_who_reads_nothing_too(fi
         await clock.advance(60)
         await asyncio.wait_for(ignores.served, 60)
         await reads.leave()
+
+
+async def test_a_key_that_is_revoked_ends_the_connection_that_it_opened(file_database: str) -> None:
+    """Also where nothing is sent any more: what an admin watches would go on."""
+    clock = ManualClock()
+    app = duly.App(served.__name__, database=file_database)
+    app._parts = Parts(clock=clock, store=GatedStore)
+    async with app.client(), wired(app.asgi()) as admin, wired(app.asgi()) as anyone:
+        store = store_of(app)
+        for key in (KEY, OTHER_KEY):
+            await store.transact(lambda tx, key=key: tx.insert_admin_key(hash_admin_key(key), "", 0))
+        admin.connect()
+        anyone.connect()
+        for base, key in enumerate((OTHER_KEY, KEY)):
+            admin.authenticate(base, "ann", key)
+            assert (await admin.message_of("Transition"))["endVersion"]["identity"] == base + 1
+        # Neither the key that it came with first, nor that nothing can be told for a while, makes any difference.
+        await store.transact(lambda tx: tx.delete_admin_key(hash_admin_key(OTHER_KEY)))
+        await clock.advance(11)
+        store.down = True
+        await clock.advance(11)
+        store.down = False
+        await clock.advance(11)
+        admin.add(0, "app:whoami")
+        assert values_in(await admin.message_of("Transition")) == {0: "ann"}
+        await store.transact(lambda tx: tx.delete_admin_key(hash_admin_key(KEY)))
+        await clock.advance(5)
+        error = await admin.message_of("AuthError")
+        assert (error["authUpdateAttempted"], error["baseVersion"]) == (False, 2)
+        assert "no admin key of this app" in error["error"]
+        await admin.until_closed()
+        anyone.add(0, "app:whoami")
+        assert values_in(await anyone.message_of("Transition")) == {0: None}
 
 
 async def test_who_never_says_connect_is_sent_away(file_database: str) -> None:

@@ -7,7 +7,6 @@ slowly skips states, and never sees an old one. All results in a transition belo
 
 import asyncio
 import logging
-import math
 import re
 from collections import deque
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from duly.server.limits import Limits
 from duly.server.messages import BadMessageError, Reader, encode_moment
 from duly.server.outbox import Outbox
 from duly.server.results import Watched, failing, response_fields, result_of, run_live, version_fields
+from duly.server.standing import Standing
 
 __all__ = ["Sync"]
 
@@ -112,8 +112,7 @@ class _Connection:
         self._websocket = websocket
         self._clock: Clock = sync.calls.runner.environment.clock
         self._session: str | None = None
-        self._caller = Caller()
-        self._expiry: Any = None
+        self._standing = Standing(sync.authenticator, self._clock, self._expire)
         # What was asked for, and what was told: query set, identity, moment.
         self._asked = [0, 0]
         self._told = (0, 0, 0)
@@ -158,8 +157,9 @@ class _Connection:
             self._outbox.room.set()
             for watched in self._queries.values():
                 self._forget(watched)
-            for timer in filter(None, (self._expiry, self._burst)):
-                timer.cancel()
+            self._standing.close()
+            if self._burst is not None:
+                self._burst.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         await close(self._websocket, self._clock, next((one.exception() for one in done if not one.cancelled()), None))
 
@@ -264,13 +264,13 @@ class _Connection:
 
     def _watch(self, path: str, args: Any, journal: str | None) -> Watched:
         try:
-            prepared = self._calls.prepare("query", path, args, self._caller)
+            prepared = self._calls.prepare("query", path, args, self._standing.caller)
         except BadPathError as error:
             raise BadMessageError(str(error)) from error
         except CallError as error:
             failure = self._calls.failure(error, path)
             return Watched(path, args, journal, result_of(failure, None), version=-1)
-        caller = self._caller
+        caller = self._standing.caller
         written = orjson.dumps(args, option=orjson.OPT_SORT_KEYS)
         key = (prepared.function.path, written, caller.identity, caller.is_admin)
         run = run_live(self._calls, prepared, caller, journal)
@@ -345,7 +345,7 @@ class _Connection:
     def _call(self, message: Reader) -> _Call:
         message.check_component()
         request, path = message.number("requestId"), message.text("udfPath")
-        call = _Call(request, path, message.args(), self._caller, message.size)
+        call = _Call(request, path, message.args(), self._standing.caller, message.size)
         self._undone_bytes += call.size
         return call
 
@@ -459,17 +459,12 @@ class _Connection:
         if base != self._asked[1]:
             raise BadMessageError(f"Authenticate from {base}, and the identity is at {self._asked[1]}")
         try:
-            self._caller = await self._sync.authenticator.from_message(message.fields)
+            await self._standing.establish(message.fields)
         except IdentityError as error:
             if error.status == 503:
                 raise ClosedError(1011, f"InternalServerError: {error.code}") from error
             raise self._refused(error.message, attempted=True) from error
         self._asked[1] += 1
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
-        if self._caller.expires_at_ms < math.inf:
-            self._expiry = self._clock.call_later(self._seconds_left(), self._expire)
         for id, watched in self._queries.items():
             self._forget(watched)
             again = self._watch(watched.path, watched.args, watched.journal)
@@ -477,16 +472,8 @@ class _Connection:
             self._queries[id] = again
         self._require(self._live.stamp())
 
-    def _seconds_left(self) -> float:
-        """Until the token ends; a day at most, and then once more."""
-        return min(max(0.0, self._caller.expires_at_ms - self._clock.now_ms()) / 1_000, 86_400.0)
-
-    def _expire(self) -> None:
-        """Clients renew a token before its end; one that did not learns of it, and comes back with another."""
-        if self._seconds_left() > 0:
-            self._expiry = self._clock.call_later(self._seconds_left(), self._expire)
-            return
-        self._fail(self._refused("the token has expired", attempted=False))
+    def _expire(self, why: str) -> None:
+        self._fail(self._refused(why, attempted=False))
 
     def _refused(self, why: str, *, attempted: bool) -> ClosedError:
         return ClosedError(
