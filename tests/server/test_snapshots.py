@@ -1,6 +1,8 @@
 """Moments that clients were given, and what becomes of those that the store gives up."""
 
+import asyncio
 import contextlib
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -13,6 +15,33 @@ from duly._store.port import Store, Transaction
 from duly.errors import ConflictError, StoreUnavailableError
 from duly.server.snapshots import SnapshotGoneError, Snapshots
 from tests.store.rows import new_id
+from tests.support import ManualClock, turns
+
+
+class Kept:
+    """A snapshot of a store that counts them."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.answer = asyncio.Event()
+        self.answer.set()
+
+    async def read(self, body: Callable[[Transaction], Awaitable[Any]]) -> Any:
+        await self.answer.wait()
+        assert not self.closed
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Counting:
+    def __init__(self) -> None:
+        self.snapshots: list[Kept] = []
+
+    async def snapshot(self) -> Kept:
+        await asyncio.sleep(0)
+        self.snapshots.append(Kept())
+        return self.snapshots[-1]
 
 
 class Spoilt:
@@ -51,6 +80,82 @@ async def test_a_moment_that_others_spoil_is_gone() -> None:
     assert store.snapshots[0].closed
     with pytest.raises(SnapshotGoneError):
         await snapshots.read(moment, read_nothing)
+
+
+async def test_however_many_ask_nobody_is_turned_away_or_waits_for_long() -> None:
+    """And what was given out is kept for a minute, whoever else comes."""
+    clock, store, stamps = ManualClock(), Counting(), itertools.count(1)
+    snapshots = Snapshots(lambda: cast("Store", store), clock)
+    waits, kept = list[float](), dict[int, float]()
+
+    def held() -> int:
+        return sum(not snapshot.closed for snapshot in store.snapshots)
+
+    for _ in range(60):
+        asked, asking = clock.monotonic(), asyncio.ensure_future(snapshots.hold(lambda: next(stamps)))
+        await turns()
+        while not asking.done():
+            await clock.advance(0.5)
+        waits.append(clock.monotonic() - asked)
+        kept[await asking] = clock.monotonic()
+        assert held() <= 20
+        for moment, since in kept.items():
+            if clock.monotonic() - since < 60:
+                await snapshots.read(moment, read_nothing)
+    assert waits[:10] == [0.0] * 10
+    assert max(waits) < 10
+    assert len(set(kept)) == 60
+
+
+async def test_those_who_wait_share_a_moment_that_is_later_than_they_came() -> None:
+    clock, store, stamps = ManualClock(), Counting(), itertools.count(1)
+    snapshots = Snapshots(lambda: cast("Store", store), clock)
+    for _ in range(10):
+        await snapshots.hold(lambda: next(stamps))
+    waiting = [asyncio.ensure_future(snapshots.hold(lambda: next(stamps))) for _ in range(5)]
+    gone = waiting.pop()
+    await turns()
+    gone.cancel()
+    assert not any(one.done() for one in waiting)
+    await clock.advance(7)
+    assert {await one for one in waiting} == {11}
+    assert len(store.snapshots) == 11
+    # Who comes while one is being taken does not know what is in it.
+    await clock.advance(100)
+    second: list[asyncio.Future[int]] = []
+
+    def stamp() -> int:
+        second.append(asyncio.ensure_future(snapshots.hold(lambda: next(stamps))))
+        return next(stamps)
+
+    first = await snapshots.hold(stamp)
+    assert first < await second[0]
+
+
+async def test_a_moment_that_is_being_read_is_not_taken_away() -> None:
+    clock, store, stamps = ManualClock(), Counting(), itertools.count(1)
+    snapshots = Snapshots(lambda: cast("Store", store), clock)
+    moments = [await snapshots.hold(lambda: next(stamps)) for _ in range(10)]
+    while len(moments) < 20:
+        asking = asyncio.ensure_future(snapshots.hold(lambda: next(stamps)))
+        await clock.advance(7)
+        moments.append(await asking)
+        for moment in moments:
+            await snapshots.read(moment, read_nothing)
+    for snapshot in store.snapshots:
+        snapshot.answer.clear()
+    reading = [asyncio.ensure_future(snapshots.read(moment, read_nothing)) for moment in moments]
+    asking = asyncio.ensure_future(snapshots.hold(lambda: next(stamps)))
+    await clock.advance(2)
+    assert not asking.done()
+    assert not any(snapshot.closed for snapshot in store.snapshots)
+    store.snapshots[3].answer.set()
+    await clock.advance(2)
+    assert asking.done()
+    assert [number for number, snapshot in enumerate(store.snapshots) if snapshot.closed] == [3]
+    for snapshot in store.snapshots:
+        snapshot.answer.set()
+    await asyncio.gather(*reading)
 
 
 async def test_a_snapshot_that_is_lost_answers_nothing_though_the_query_hides_it(postgresql_url: str) -> None:

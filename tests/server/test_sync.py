@@ -5,6 +5,7 @@ import base64
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
@@ -59,6 +60,10 @@ async def app(lasting_database: str) -> AsyncIterator[duly.App]:
     app._parts = Parts(store=GatedStore)
     async with app.client():
         yield app
+
+
+async def insert_key(tx: Transaction, key: str) -> None:
+    await tx.insert_admin_key(hash_admin_key(key), "", 0)
 
 
 def store_of(app: duly.App) -> GatedStore:
@@ -289,7 +294,7 @@ async def test_a_key_that_is_revoked_ends_the_connection_that_it_opened(file_dat
     async with app.client(), wired(app.asgi()) as admin, wired(app.asgi()) as anyone:
         store = store_of(app)
         for key in (KEY, OTHER_KEY):
-            await store.transact(lambda tx, key=key: tx.insert_admin_key(hash_admin_key(key), "", 0))
+            await store.transact(partial(insert_key, key=key))
         admin.connect()
         anyone.connect()
         for base, key in enumerate((OTHER_KEY, KEY)):

@@ -21,7 +21,7 @@ from duly.server.caller import Authenticator, Caller
 from duly.server.calls import CallError, Calls, Failure, Outcome, Prepared, Success
 from duly.server.messages import BadMessageError, Reader, encode_moment
 from duly.server.refusal import RefusedError
-from duly.server.snapshots import SnapshotGoneError, Snapshots, TooManySnapshotsError
+from duly.server.snapshots import SnapshotGoneError, Snapshots
 from duly.server.values import Format
 
 if TYPE_CHECKING:
@@ -182,11 +182,7 @@ class Api:
 
     async def _query_ts(self, request: Request) -> Response:
         await self._who(request)
-        try:
-            moment = await self._snapshots.hold(self._live().stamp)
-        except TooManySnapshotsError:
-            raise RefusedError(429, "TooManySnapshots", "so many moments are held; try again in a minute") from None
-        return _json({"ts": encode_moment(moment)})
+        return _json({"ts": encode_moment(await self._snapshots.hold(self._live().stamp))})
 
     async def _query_at_ts(self, request: Request) -> Response:
         caller = await self._who(request)
