@@ -254,6 +254,34 @@ async def test_A4_a_stop_says_that_it_waits_for_what_became_of_a_claim(
             assert await app.query(state_of, job_id) in ("failed", "success")
 
 
+async def test_A4_a_stop_does_not_wait_for_ever_for_what_became_of_a_claim(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not where nobody sends a second signal: an app in another program, whose database went away."""
+    monkeypatch.setattr(executor, "_LOOKS_S", 0.5)
+    calls.clear()
+    loop, is_cut = asyncio.get_running_loop(), asyncio.Event()
+    with Proxy(postgresql_url) as proxy:
+
+        def cut() -> None:
+            proxy.cut()
+            loop.call_soon_threadsafe(is_cut.set)
+
+        at_the_commit(monkeypatch, before=nothing, after=cut, since="job_update")
+        async with duly.App(__name__, database=proxy.url(), lease=timedelta(seconds=2)) as app:
+            job_id = await app.scheduler.run_after(0, note)
+            await asyncio.wait_for(is_cut.wait(), DEADLINE_S)
+        assert "the last look for due work is given up" in caplog.text
+        assert "the worker could not sign off" in caplog.text
+    async with duly.App(__name__, database=postgresql_url) as other:
+
+        async def settled() -> bool:
+            return await other.query(state_of, job_id) == "failed"
+
+        await eventually(settled)
+    assert not calls
+
+
 async def test_A4_a_worker_that_can_not_give_back_what_it_reserved_stops_all_the_same(
     postgresql_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:

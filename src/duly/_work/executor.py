@@ -21,8 +21,10 @@ __all__ = ["Executor"]
 
 _log = logging.getLogger("duly")
 
-# How long a stop may take to end its looks for work before it says that it waits for that.
+# How long a stop may take to end its looks for work before it says that it waits for that; and before it goes on, and
+# does not know what became of them. No action has begun in them: others settle what they may have claimed.
 _SILENCE_S = 5.0
+_LOOKS_S = 30.0
 
 
 class Executor:
@@ -107,11 +109,7 @@ class Executor:
                 loop.stop()
             if self.actions is not None:
                 self.actions.make_room()
-            reminder = self._environment.clock.call_later(_SILENCE_S, _say_that_it_waits)
-            try:
-                await asyncio.gather(*self._tasks, return_exceptions=True)
-            finally:
-                reminder.cancel()
+            await self._end_looks()
             if self.actions is not None:
                 await self.actions.drain(drain_s)
             await self._environment.store.unregister_worker(self.worker)
@@ -121,6 +119,20 @@ class Executor:
             # The last thing to stop: until here others must see that this worker lives.
             if self._keeper is not None:
                 self._keeper.close()
+
+    async def _end_looks(self) -> None:
+        clock = self._environment.clock
+        timers = clock.call_later(_SILENCE_S, _say_that_it_waits), clock.call_later(_LOOKS_S, self._give_looks_up)
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        finally:
+            for timer in timers:
+                timer.cancel()
+
+    def _give_looks_up(self) -> None:
+        _log.warning("the last look for due work is given up; what it may have claimed, others settle")
+        for task in self._tasks:
+            task.cancel()
 
 
 def _say_that_it_waits() -> None:
