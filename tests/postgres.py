@@ -47,6 +47,7 @@ SETTINGS = {
     "max_connections": "200",
     "shared_buffers": "128MB",
     "max_pred_locks_per_transaction": "256",
+    "deadlock_timeout": "100ms",
     # What tests leave behind is dead rows, in the same tables, thousands of times.
     "autovacuum_naptime": "5s",
     "log_line_prefix": "'%m [%p] %d '",
