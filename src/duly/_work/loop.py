@@ -41,6 +41,7 @@ class Loop:
         self._environment = environment
         self.topic: Topic = topic
         self._look = look
+        self._what = "upkeep" if topic == "upkeep" else f"looking for due {topic}s"
         self._failures = 0
         self._backoff = OUTAGE
         # Whether the log says that it fails, and is still to say that it works again.
@@ -73,18 +74,18 @@ class Loop:
         except StoreError as error:
             if not self._told:
                 self._told = True
-                _log.warning("looking for due %ss failed, and goes on until it works: %s", self.topic, error)
+                _log.warning("%s failed, and goes on until it works: %s", self._what, error)
             return self._after_failure(OUTAGE)
         except (Exception, asyncio.CancelledError):
             if is_being_cancelled():
                 raise
             # A bug, ours or a library's. A worker that seems alive and takes nothing would be worse than noise.
             self._told = True
-            _log.exception("looking for due %ss failed, and goes on", self.topic)
+            _log.exception("%s failed, and goes on", self._what)
             return self._after_failure(OUTAGE)
         if self._told:
             # As loud as what said that it fails: who has read that waits for this.
-            _log.warning("looking for due %ss works again", self.topic)
+            _log.warning("%s works again", self._what)
             self._told = False
         self._failures = 0
         environment.emit(*looked.events)
