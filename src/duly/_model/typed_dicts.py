@@ -51,11 +51,12 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def _schema_of_twin(cls: Any, _source: Any, handler: Any) -> Any:
-    # `__required_keys__` has the last word on what is required: it knows `total=False` and inheritance.
+    # What a field says of itself goes before `__required_keys__`, which knows `total=False` and inheritance, but not what
+    # is within an annotation that is a string: all are, after `from __future__ import annotations`.
     fields = {}
     for name, hint in typing.get_type_hints(cls, include_extras=True).items():
-        bare = typing.get_args(hint)[0] if typing.get_origin(hint) in _QUALIFIERS else hint
-        fields[name] = bare if name in cls.__required_keys__ else typing_extensions.NotRequired[bare]
+        is_said = typing.get_origin(hint) in _QUALIFIERS
+        fields[name] = hint if is_said or name in cls.__required_keys__ else typing_extensions.NotRequired[hint]
     make_typed_dict: Any = typing_extensions.TypedDict  # the functional form, with names known at run time only
     twin = make_typed_dict(cls.__name__, fields)
     twin.__module__, twin.__qualname__, twin.__doc__ = cls.__module__, cls.__qualname__, cls.__doc__
