@@ -121,7 +121,7 @@ class Live:
             key: Equal for queries that are the same computation; then that of the first goes on.
             run: Computes it. It lets no error out but the store's.
             watcher: Told of each new outcome.
-            fail: Makes an outcome of the error that it took too long.
+            fail: Makes an outcome of the error that it took too long, or of such an error that is not our store's.
         """
         query = self._queries.get(key)
         if query is None:
@@ -274,7 +274,13 @@ class Live:
         computed: list[tuple[LiveQuery[Any], Any, Reads]] = []
         for query in [query for query in self._queries.values() if not query.version or query in touched]:
             reads = Reads()
-            outcome = await self._in_time(query, recording(tx, reads))
+            try:
+                outcome = await self._in_time(query, recording(tx, reads))
+            except (StoreError, ConflictError) as error:
+                if tx.fault is not None:
+                    raise
+                # Of its own making, or another store's: the others do not wait for that to pass.
+                outcome = query.fail(error)
             if tx.fault is not None:
                 raise tx.fault
             self.runs += 1
