@@ -136,6 +136,7 @@ def test_an_app_without_functions_has_an_empty_api(tmp_path: Path, monkeypatch: 
         ({"type": "object", "patternProperties": {"^a": {"type": "string"}}}, "Record<string, string>"),
         ({"type": "object", "properties": {"a-b": {"type": "null"}}}, '{ "a-b"?: null }'),
         ({"type": "array"}, "Array<any>"),
+        ({"type": "array", "minItems": 0, "maxItems": 0}, "[]"),
         ({"type": "array", "prefixItems": [{"type": "string"}], "minItems": 1}, "[string]"),
         ({"type": "array", "prefixItems": [{"anyOf": [{"const": 1}, {"const": 2}]}]}, "[(1 | 2)?]"),
         ({"type": "array", "prefixItems": [{"type": "string"}], "items": {"type": "null"}, "minItems": 1},

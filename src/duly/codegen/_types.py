@@ -154,7 +154,7 @@ class Types:
     def _array(self, schema: JsonSchema) -> str:
         rest = self.of(schema.get("items", {}))
         if "prefixItems" not in schema:
-            return f"Array<{rest}>"
+            return "[]" if schema.get("maxItems") == 0 else f"Array<{rest}>"
         items = [self.of(item) for item in schema["prefixItems"]]
         required = schema.get("minItems", 0)
         items[required:] = [f"({item})?" if "|" in item else f"{item}?" for item in items[required:]]
