@@ -56,6 +56,52 @@ def test_typescript_accepts_the_clients_that_the_page_shows(tmp_path: Path) -> N
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_typescript_accepts_types_with_odd_names_and_types_that_hold_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [
+        "case",
+        "default",
+        "delete",
+        "enum",
+        "export",
+        "function",
+        "interface",
+        "let",
+        "new",
+        "this",
+        "type",
+        "void",
+    ]
+    lines = [
+        "from typing import TypedDict, Union",
+        "from typing_extensions import TypeAliasType",
+        "from pydantic import RootModel",
+        "import duly",
+        "app = duly.App(__name__)",
+        "Json = TypeAliasType('Json', 'Union[dict[str, Json], list[Json], str, None]')",
+        "class Tree(RootModel[dict[str, 'Tree']]): pass",
+        *(f"{word} = TypedDict('{word}', {{'a': int}})" for word in words),
+        "@duly.query",
+        "async def held(ctx: duly.QueryCtx, json: Json, tree: Tree) -> dict[str, Json]: ...",
+        "@duly.query",
+        f"async def odd(ctx: duly.QueryCtx, {', '.join(f'{word}_: {word}' for word in words)}): ...",
+    ]
+    (tmp_path / "strange.py").write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    client = """\
+import { type FunctionArgs } from "convex/server";
+import { api } from "../convex/_generated/api.js";
+export const held: FunctionArgs<typeof api.strange.held> = { json: { a: [{ b: null }] }, tree: { a: { b: {} } } };
+// @ts-expect-error a number is none
+export const wrong: FunctionArgs<typeof api.strange.held> = { json: { a: [{ b: 1 }] }, tree: {} };
+// @ts-expect-error a text is no tree
+export const worse: FunctionArgs<typeof api.strange.held> = { json: null, tree: { a: { b: "c" } } };
+"""
+    done = compile_with({**generated(duly.App("strange")), "src/client.ts": client}, tmp_path / "client")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_only_public_functions_are_named() -> None:
     text = "".join(typescript(app).values())
     assert "remove" in text
@@ -90,6 +136,7 @@ def test_an_app_without_functions_has_an_empty_api(tmp_path: Path, monkeypatch: 
         ({"type": "object", "patternProperties": {"^a": {"type": "string"}}}, "Record<string, string>"),
         ({"type": "object", "properties": {"a-b": {"type": "null"}}}, '{ "a-b"?: null }'),
         ({"type": "array"}, "Array<any>"),
+        ({"type": "array", "minItems": 0, "maxItems": 0}, "[]"),
         ({"type": "array", "prefixItems": [{"type": "string"}], "minItems": 1}, "[string]"),
         ({"type": "array", "prefixItems": [{"anyOf": [{"const": 1}, {"const": 2}]}]}, "[(1 | 2)?]"),
         ({"type": "array", "prefixItems": [{"type": "string"}], "items": {"type": "null"}, "minItems": 1},

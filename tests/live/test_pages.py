@@ -1,7 +1,9 @@
 """Pages of clients: each ends for good where it ended at first, so that they neither overlap nor leave gaps."""
 
+import base64
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -97,6 +99,26 @@ async def test_a_cursor_that_does_not_fit_makes_the_hooks_start_over(database: s
         assert caught.value.data == {"isConvexSystemError": True, "paginationError": "InvalidCursor"}
         with pytest.raises(duly.errors.InvalidValueError):
             await page(app, numItems=0)
+
+
+@pytest.mark.parametrize("id", ["", "no id", "x\0", 5, None])
+@pytest.mark.parametrize("field", ["cursor", "endCursor"])
+@pytest.mark.parametrize("descending", [False, True])
+async def test_a_cursor_that_was_tampered_with_is_refused_and_holds_up_nobody(
+    database: str, id: object, field: str, descending: bool
+) -> None:
+    """An engine that can't even be asked would be asked again for ever, and every other live query wait for it."""
+    async with duly.App(__name__, database=database).client() as app:
+        await app.mutation(add, 0)
+        await app.mutation(add, 1)
+        given = await page(app, descending=descending, numItems=1)
+        fingerprint, key, real = orjson.loads(base64.urlsafe_b64decode(given.continue_cursor + "=="))
+        # Where it would be found if it were one.
+        forged = orjson.dumps([fingerprint, key, f"{real[:8]}{id}" if isinstance(id, str) else id])
+        options: dict[str, Any] = {field: base64.urlsafe_b64encode(forged).decode()}
+        with pytest.raises(duly.AppError) as caught:
+            await page(app, descending=descending, **options)
+        assert caught.value.data == {"isConvexSystemError": True, "paginationError": "InvalidCursor"}
 
 
 @settings(max_examples=30, deadline=None)

@@ -14,7 +14,7 @@ from duly._app import Parts
 from duly._ground.clock import Clock
 from duly._store.open import make_store
 from duly._store.port import Transaction
-from duly.errors import StoreUnavailableError
+from duly.errors import ConflictError, StoreUnavailableError
 from duly.testing.faults import StoreView
 from tests.support import DEADLINE_S, ManualClock, eventually
 
@@ -89,6 +89,11 @@ async def fails_beyond(ctx: duly.QueryCtx, limit: int) -> int:
     if number > limit:
         raise duly.AppError({"too many": number})
     return number
+
+
+@duly.query
+async def raises(ctx: duly.QueryCtx, error: str) -> int:
+    raise getattr(duly.errors, error)("of its own making, or another app's")
 
 
 @duly.query
@@ -219,6 +224,18 @@ async def test_an_error_of_the_query_ends_the_subscription(app: duly.App) -> Non
         await upcoming(results)
     with pytest.raises(StopAsyncIteration):
         await anext(results)
+
+
+@pytest.mark.parametrize("error", [ConflictError, StoreUnavailableError])
+async def test_what_a_query_raises_as_if_it_were_the_store_ends_its_own_subscription_only(
+    app: duly.App, error: type[Exception]
+) -> None:
+    others = app.subscribe(how_many)
+    assert await upcoming(others) == 0
+    with pytest.raises(error):
+        await upcoming(app.subscribe(raises, error.__name__))
+    await app.mutation(add, "a", 1)
+    assert await upcoming(others) == 1
 
 
 async def test_bad_calls_are_refused_at_once(app: duly.App) -> None:

@@ -1,5 +1,6 @@
 """The HTTP API, as section 3 of the protocol has it."""
 
+import asyncio
 import json
 import logging
 import re
@@ -134,6 +135,26 @@ async def test_a_batch_of_queries_is_answered_one_by_one(client: httpx.AsyncClie
     assert results[2]["errorData"] == 1.0
     assert await refused(client, "/api/query_batch", {"queries": {}}) == (400, "BadJsonBody")
     assert await refused(client, "/api/query_batch", {"queries": [DUMMY] * 1_001}) == (400, "TooManyQueries")
+
+
+async def test_a_batch_of_queries_lets_others_have_their_turn(client: httpx.AsyncClient) -> None:
+    """On SQLite queries wait for nothing: a thousand of them would keep the event loop for as long as they take."""
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    taking = asyncio.ensure_future(take_turns())
+    query = {"path": "app:echo", "args": {"value": [0] * 8_000}}
+    try:
+        response = await client.post("/api/query_batch", json={"queries": [query] * 200})
+    finally:
+        taking.cancel()
+    assert len(response.json()["results"]) == 200
+    assert turns > 10
 
 
 async def test_a_moment_is_read_again_and_again(client: httpx.AsyncClient) -> None:

@@ -6,14 +6,17 @@ import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+import httpx
 import psycopg
 import pytest
 
+import duly
 from duly._ground.clock import SystemClock
 from duly._store.open import make_store
 from duly._store.port import Store, Transaction
-from duly.errors import ConflictError, StoreUnavailableError
+from duly.errors import ConflictError, DulyError, StoreUnavailableError
 from duly.server.snapshots import SnapshotGoneError, Snapshots
+from tests.server import app as served
 from tests.store.rows import new_id
 from tests.support import ManualClock, turns
 
@@ -45,34 +48,39 @@ class Counting:
 
 
 class Spoilt:
-    """A snapshot that others have made one that never was."""
+    """A snapshot that others have made one that never was, or that was cut off."""
 
     closed = False
 
+    def __init__(self, error: DulyError) -> None:
+        self.error = error
+
     async def read(self, body: Callable[[Transaction], Awaitable[Any]]) -> Any:
-        raise ConflictError("as the test asked for")
+        raise self.error
 
     async def close(self) -> None:
         self.closed = True
 
 
 class Spoiling:
-    """A store of which they do so with each."""
+    """A store of which each is."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: DulyError) -> None:
+        self.error = error
         self.snapshots: list[Spoilt] = []
 
     async def snapshot(self) -> Spoilt:
-        self.snapshots.append(Spoilt())
+        self.snapshots.append(Spoilt(self.error))
         return self.snapshots[-1]
 
 
 async def read_nothing(tx: Transaction) -> None: ...
 
 
-async def test_a_moment_that_others_spoil_is_gone() -> None:
+@pytest.mark.parametrize("error", [ConflictError("spoilt"), StoreUnavailableError("cut off")])
+async def test_a_moment_that_others_spoil_or_that_is_cut_off_is_gone(error: DulyError) -> None:
     """Whoever was given it is to ask for another one, and is not told to try again for as long as it would be held."""
-    store = Spoiling()
+    store = Spoiling(error)
     snapshots = Snapshots(lambda: cast("Store", store), SystemClock())
     moment = await snapshots.hold(lambda: 1)
     with pytest.raises(SnapshotGoneError):
@@ -177,3 +185,14 @@ async def test_a_snapshot_that_is_lost_answers_nothing_though_the_query_hides_it
         await snapshot.read(hides_what_went_wrong)
     await snapshot.close()
     await store.close()
+
+
+async def test_a_moment_from_before_the_app_was_closed_is_gone(lasting_database: str) -> None:
+    app = duly.App(served.__name__, database=lasting_database)
+    transport = httpx.ASGITransport(app.asgi(), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+        async with app.client():
+            ts = (await client.post("/api/query_ts")).json()["ts"]
+        async with app.client():
+            answer = await client.post("/api/query_at_ts", json={"path": "app:texts", "args": {}, "ts": ts})
+    assert (answer.status_code, answer.json()["code"]) == (400, "SnapshotTooOld")

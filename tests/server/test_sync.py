@@ -348,3 +348,46 @@ async def test_what_a_client_that_is_back_repeats_is_answered_before_its_effects
         back.mutate(7, "app:write", text="tea")
         assert await back.message() == answer
         assert (await back.message())["modifications"][0]["value"] == ["tea"]
+
+
+async def test_what_another_server_answered_is_shown_though_its_clock_is_ahead(lasting_database: str) -> None:
+    """A client waits for a transition that is no older than the answer, and there may be no other for long."""
+    ahead, behind = (duly.App(served.__name__, database=lasting_database) for _ in range(2))
+    async with ahead.client(), behind.client(), wired(ahead.asgi()) as cut, wired(behind.asgi()) as back:
+        assert ahead._live is not None
+        ahead._live.pass_by(ahead._live.stamp() + 40_000_000_000)
+        cut.connect(sessionId="one-and-the-same")
+        cut.mutate(7, "app:write", text="tea")
+        answer = await cut.message_of("MutationResponse")
+
+        back.connect(sessionId="one-and-the-same", connectionCount=1)
+        back.mutate(7, "app:write", text="tea")
+        assert await back.message() == answer
+        watching = Watching()
+        watching.take(answer)
+        watching.take(await back.message())  # asserts it
+
+
+@pytest.mark.parametrize("change", ["gone", "internal", "other arguments"])
+async def test_what_took_effect_is_told_though_it_fits_no_more(lasting_database: str, change: str) -> None:
+    """A deploy is what cuts connections: the client is back on the code of tomorrow, with the calls of today."""
+    before, after = (duly.App(served.__name__, database=lasting_database) for _ in range(2))
+    async with before.client(), after.client(), wired(before.asgi()) as cut, wired(after.asgi()) as back:
+        cut.connect(sessionId="one-and-the-same")
+        cut.mutate(7, "app:write", text="tea")
+        answer = await cut.message_of("MutationResponse")
+
+        functions = after._registry.functions
+        match change:
+            case "gone":
+                del functions["app:write"]
+            case "internal":
+                functions["app:write"].public = False
+            case _:
+                functions["app:write"] = functions["app:write_all"]
+        back.connect(sessionId="one-and-the-same", connectionCount=1)
+        back.mutate(7, "app:write", text="tea")
+        assert await back.message() == answer
+        back.mutate(8, "app:write", text="tea")
+        assert (await back.message_of("MutationResponse"))["success"] is False
+        assert await after.query(served.texts) == ["tea"]

@@ -12,14 +12,14 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from duly._call.scope import Scope
-from duly._ground.ids import ID_HIGHEST, TIME_US_END, first_id_at
+from duly._ground.ids import ID_HIGHEST, TIME_US_END, check_id, first_id_at
 from duly._ground.keys import encode_key
 from duly._ground.values import normalize
 from duly._model.ranges import Range, key_bounds
 from duly._model.schema import Index, Table
 from duly._model.signature import storable
 from duly._store.port import Position
-from duly.errors import AppError, IndexNotFoundError, InvalidValueError, NotUniqueError
+from duly.errors import AppError, IndexNotFoundError, InvalidIdError, InvalidValueError, NotUniqueError
 
 __all__ = ["Page", "PaginationOptions", "Query", "Source"]
 
@@ -359,13 +359,16 @@ class Query(Generic[D]):
         try:
             raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
             fingerprint, key, id = orjson.loads(raw)
-            position = Position(bytes.fromhex(key), str(id))
-        except (ValueError, TypeError) as error:
+            position = Position(bytes.fromhex(key), id)
+            if position not in (self._after, self._before):
+                # Cursors come back from clients, and there are texts that an engine can't even be asked about.
+                check_id(id)
+        except (ValueError, TypeError, InvalidIdError) as error:
             raise _CursorError(f"{cursor!r} is no cursor; pass what the page before gave, or None") from error
         if fingerprint != self._fingerprint():
             raise _CursorError("the cursor is of another query; it goes with the same table, index and order")
         if not self._after <= position <= self._before:
-            # Cursors come back from clients: one that was tampered with must not lead out of the query.
+            # One that was tampered with must not lead out of the query.
             raise _CursorError("the cursor points outside of the query; pass what the page before gave, or None")
         return position
 

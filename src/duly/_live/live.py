@@ -35,6 +35,8 @@ _PRUNE_S = 120.0
 _PRUNED_MAX = 1_000
 # How long a step keeps the event loop from others.
 _SLICE_S = 0.005
+# What is new waits for another step once this one has taken so long: those who have something see it keep up.
+_STEP_S = 0.05
 # How long one query may take.
 _RUN_S = 10.0
 
@@ -121,7 +123,7 @@ class Live:
             key: Equal for queries that are the same computation; then that of the first goes on.
             run: Computes it. It lets no error out but the store's.
             watcher: Told of each new outcome.
-            fail: Makes an outcome of the error that it took too long.
+            fail: Makes an outcome of the error that it took too long, or of such an error that is not our store's.
         """
         query = self._queries.get(key)
         if query is None:
@@ -270,11 +272,21 @@ class Live:
     async def _compute(self, tx: Transaction) -> tuple[str, list[tuple[LiveQuery[Any], Any, Reads]]]:
         place, changes = await tx.changes_since(self._place)
         touched = self._touched(changes)
-        started = self._clock.monotonic()
+        began = started = self._clock.monotonic()
         computed: list[tuple[LiveQuery[Any], Any, Reads]] = []
-        for query in [query for query in self._queries.values() if not query.version or query in touched]:
+        new = [query for query in self._queries.values() if not query.version]
+        for query in [*(query for query in self._queries.values() if query.version and query in touched), *new]:
+            if computed and not query.version and self._clock.monotonic() - began > _STEP_S:
+                self._poke.set()
+                break
             reads = Reads()
-            outcome = await self._in_time(query, recording(tx, reads))
+            try:
+                outcome = await self._in_time(query, recording(tx, reads))
+            except (StoreError, ConflictError) as error:
+                if tx.fault is not None:
+                    raise
+                # Of its own making, or another store's: the others do not wait for that to pass.
+                outcome = query.fail(error)
             if tx.fault is not None:
                 raise tx.fault
             self.runs += 1

@@ -19,8 +19,12 @@ _SIMPLE = {
     "number": "number",
     "string": "string",
 }
-# What a type may not be called: names of TypeScript's, and those that the files have anyway.
+# What a type may not be called: names and words of TypeScript's, and those that the files have anyway.
 _TAKEN = frozenset([
+    "await", "break", "case", "catch", "class", "const", "continue", "debugger", "default", "delete", "do", "else",
+    "enum", "export", "extends", "false", "finally", "for", "function", "if", "implements", "import", "in",
+    "instanceof", "interface", "let", "new", "package", "private", "protected", "public", "return", "static", "super",
+    "switch", "this", "throw", "true", "try", "typeof", "var", "while", "with", "yield",
     "any", "bigint", "boolean", "never", "null", "number", "object", "string", "symbol", "undefined", "unknown", "void",
     "Array", "ArrayBuffer", "Record", "GenericId", "FunctionReference", "PaginationOptions", "PaginationResult",
     "TableNames", "Documents", "Doc", "Id",
@@ -150,7 +154,7 @@ class Types:
     def _array(self, schema: JsonSchema) -> str:
         rest = self.of(schema.get("items", {}))
         if "prefixItems" not in schema:
-            return f"Array<{rest}>"
+            return "[]" if schema.get("maxItems") == 0 else f"Array<{rest}>"
         items = [self.of(item) for item in schema["prefixItems"]]
         required = schema.get("minItems", 0)
         items[required:] = [f"({item})?" if "|" in item else f"{item}?" for item in items[required:]]
@@ -168,9 +172,21 @@ class Types:
                 ]
             )
         if patterns := schema.get("patternProperties"):
-            return f"Record<string, {_union(map(self.of, patterns.values()))}>"
+            return self._record(list(patterns.values()))
         others = schema.get("additionalProperties", True)
-        return f"Record<string, {self.of(others) if isinstance(others, dict) else 'any' if others else 'never'}>"
+        return self._record([others]) if isinstance(others, dict) else f"Record<string, {'any' if others else 'never'}>"
+
+    def _record(self, values: list[JsonSchema]) -> str:
+        type = _union(map(self.of, values))
+        # A named type may hold itself in an index signature, and not in what is passed to a generic type.
+        return f"{{ [key: string]: {type} }}" if _refers(values) else f"Record<string, {type}>"
+
+
+def _refers(part: Any) -> bool:
+    """Whether a part of a schema refers to a named type."""
+    if isinstance(part, dict):
+        return "$ref" in part or any(map(_refers, part.values()))
+    return isinstance(part, list) and any(map(_refers, part))
 
 
 def _fits(text: str) -> bool:

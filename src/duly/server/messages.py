@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-__all__ = ["BadMessageError", "Reader", "encode_moment"]
+__all__ = ["BadMessageError", "Reader", "decode_moment", "encode_moment"]
 
 _U32_MAX = (1 << 32) - 1
 _MOMENT_MAX = (1 << 63) - 1
@@ -83,15 +83,20 @@ class Reader:
         if text is None:
             return None
         try:
-            raw = base64.b64decode(text, validate=True)
+            return decode_moment(text)
         except ValueError:  # no base64, or no ASCII even
-            raw = b""
-        moment = int.from_bytes(raw, "little")
-        if len(raw) != 8 or moment > _MOMENT_MAX:
-            raise BadMessageError(f"{name} is no timestamp")
-        return moment
+            raise BadMessageError(f"{name} is no timestamp") from None
 
 
 def encode_moment(ns: int) -> str:
     """As clients write it: base64 of eight bytes, little-endian."""
     return base64.b64encode(ns.to_bytes(8, "little")).decode()
+
+
+def decode_moment(text: str) -> int:
+    """What `encode_moment` wrote. Raises `ValueError`."""
+    raw = base64.b64decode(text, validate=True)
+    moment = int.from_bytes(raw, "little")
+    if len(raw) != 8 or moment > _MOMENT_MAX:
+        raise ValueError("a moment is eight bytes, the highest bit of which is not set")
+    return moment

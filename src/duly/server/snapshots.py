@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from duly._ground.clock import Clock
 from duly._store.port import Snapshot, Store, Transaction
-from duly.errors import ConflictError
+from duly.errors import ConflictError, StoreError
 
 __all__ = ["SnapshotGoneError", "Snapshots"]
 
@@ -109,7 +109,7 @@ class Snapshots:
         """Reads what was committed then.
 
         Raises:
-            SnapshotGoneError: It is not held, or others have spoilt it.
+            SnapshotGoneError: It is not held, or others have spoilt it, or what held it was cut off.
         """
         held = self._held.get(moment)
         if held is None:
@@ -117,8 +117,9 @@ class Snapshots:
         held.readers += 1
         try:
             return await held.snapshot.read(body)
-        except ConflictError as lost:
-            # Where others take long it was not waited for a moment that nobody can spoil. Nothing reads it any more.
+        except (ConflictError, StoreError) as lost:
+            # Where others take long it was not waited for a moment that nobody can spoil. And another connection does
+            # not see what the one that broke has seen. Nothing reads it any more.
             await self._drop(moment)
             raise SnapshotGoneError from lost
         finally:

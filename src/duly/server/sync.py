@@ -28,7 +28,7 @@ from duly.server.calls import BadPathError, CallError, Calls, Failure, Outcome, 
 from duly.server.farewell import ClosedError, close
 from duly.server.identity import IdentityError
 from duly.server.limits import Limits
-from duly.server.messages import BadMessageError, Reader, encode_moment
+from duly.server.messages import BadMessageError, Reader, decode_moment, encode_moment
 from duly.server.outbox import Outbox
 from duly.server.results import Watched, failing, response_fields, result_of, run_live, version_fields
 from duly.server.standing import Standing
@@ -381,11 +381,10 @@ class _Connection:
             prepared = self._prepared("mutation", call)
             outcome, moment = await self._commit(call, prepared)
         except CallError as error:
-            outcome, moment = self._calls.failure(error, call.path), None
+            outcome, moment = await self._unfit(call, error)
         except ConflictError as error:
-            raise ClosedError(
-                1013, "TooManyConcurrentRequests: the transaction lost against others each time"
-            ) from error
+            reason = "TooManyConcurrentRequests: the transaction lost against others each time"
+            raise ClosedError(1013, reason) from error
         except StoreError as error:
             # Whether or not it took effect: the client asks again, and is told what became of it.
             raise ClosedError(1011, "InternalServerError: the database can't be reached") from error
@@ -403,10 +402,9 @@ class _Connection:
         assert session is not None, "Connect comes first"
 
         async def body(chain: CallChain, tx: Transaction) -> tuple[tuple[Success, str], list[Event]]:
-            recorded = await tx.get_client_request(session, call.request)
+            recorded = await self._recorded(tx, call)
             if recorded is not None:
-                moment, _, value = recorded.partition(" ")
-                return (Success(value), moment), []
+                return recorded, []
             self._back = False  # those with a record come first; what happens from here on is new
             result, events = await runner.mutate(chain, function, prepared.arguments(), tx)
             success = self._calls.success(function, result)
@@ -417,6 +415,22 @@ class _Connection:
 
         done = await self._calls.commit(function, call.caller, body)
         return (done, None) if isinstance(done, Failure) else done
+
+    async def _recorded(self, tx: Transaction, call: _Call) -> tuple[Success, str] | None:
+        """What was answered before."""
+        assert self._session is not None, "Connect comes first"
+        recorded = await tx.get_client_request(self._session, call.request)
+        if recorded is None:
+            return None
+        moment, _, value = recorded.partition(" ")
+        # Perhaps by another server, whose clock is ahead of ours. The client waits for a transition that is no older.
+        self._live.pass_by(decode_moment(moment))
+        return Success(value), moment
+
+    async def _unfit(self, call: _Call, error: CallError) -> tuple[Outcome, str | None]:
+        """A call that does not fit may have fitted what was deployed before, and have taken effect then."""
+        recorded = await self._calls.runner.environment.store.read(lambda tx: self._recorded(tx, call))
+        return recorded or (self._calls.failure(error, call.path), None)
 
     def _prepared(self, kind: FunctionKind, call: _Call) -> Prepared:
         try:

@@ -8,6 +8,7 @@ import apsw
 from duly._store.port import Transaction
 from duly._store.sqlite.shared import Shared
 from duly._store.sqlite.transaction import SQLiteTransaction
+from duly.errors import StoreError
 
 __all__ = ["SQLiteSnapshot", "copy"]
 
@@ -23,6 +24,8 @@ class SQLiteSnapshot:
         self._shared = shared
 
     async def read(self, body: Callable[[Transaction], Awaitable[T]], /) -> T:
+        if self._connection not in self._held:
+            raise StoreError("the snapshot was let go")
         return await body(cast("Transaction", SQLiteTransaction(self._connection, self._shared, writable=False)))
 
     async def close(self) -> None:
