@@ -344,6 +344,16 @@ async def test_S2_five_years_are_the_bound_and_belong_to_it(database: str, place
             await schedule_in(place, app, "run_at", bound + direction * timedelta(microseconds=1), note)
 
 
+async def test_S2_seconds_that_are_taken_for_milliseconds_are_told(database: str) -> None:
+    clock = ManualClock()
+    now = clock.now_ms()
+    async with app_with(app_on(database), clock).client() as app:
+        with pytest.raises(InvalidTimeError, match="this one looks like seconds"):
+            await schedule_in("python", app, "run_at", now / 1_000, note)
+        with pytest.raises(InvalidTimeError, match=r"from now$"):
+            await schedule_in("python", app, "run_at", 5.0, note)
+
+
 @pytest.mark.parametrize("place", PLACES)
 async def test_S2_run_after_has_the_same_bound(database: str, place: Place) -> None:
     async with app_with(app_on(database), ManualClock()).client() as app:
@@ -535,8 +545,9 @@ async def test_S3_arguments_are_validated_when_scheduling(
 async def test_S3_what_cannot_be_stored_is_an_argument_error(database: str, value: Any) -> None:
     async with app_on(database).client() as app:
         for place in PLACES:
-            with pytest.raises(ArgumentError):
+            with pytest.raises(ArgumentError) as raised:
                 await schedule_in(place, app, "run_after", 0, note, value)
+            assert raised.value.problems[0].startswith("what")
         assert await app.query(all_jobs) == []
 
 

@@ -13,6 +13,7 @@ import pytest
 import duly
 from duly.errors import ConflictError, StoreUnavailableError
 from tests.server.conftest import Serve
+from tests.server.wire import Wire
 
 HEADLINE = re.compile(r"\[Request ID: [0-9a-f]{16}\] Server Error")
 DUMMY = {"path": "app:echo", "args": {}}
@@ -409,6 +410,49 @@ async def test_another_page_may_not_call_unless_any_may(serve: Serve) -> None:
         assert "access-control-allow-origin" not in refused.headers
     async with serve(cors_origins=["*"]) as client:
         assert (await preflight(client, origin)).headers["access-control-allow-origin"] == origin
+
+
+PAGES = {
+    "http://localhost:5173": True,
+    "http://[::1]:80": True,
+    "https://shop.example": True,
+    "https://api.shop.example:8443": True,
+    "https://api.shop.example": False,
+    "https://localhost.elsewhere.example": False,
+    "http://elsewhere.example#http://localhost": False,
+    "https://[": False,
+    "null": False,
+    "": False,
+}
+
+
+@pytest.mark.parametrize("origin", PAGES)
+async def test_a_websocket_is_for_the_pages_that_may_call(
+    app: duly.App, origin: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A browser lets every page open one; other clients have no origin."""
+    headers = [(b"host", b"api.shop.example:8443"), (b"origin", origin.encode())]
+    async with app.client():
+        asgi = app.asgi(cors_origins=["https://shop.example/"])
+        for _ in range(2):
+            wire = Wire(asgi, headers=headers)
+            wire.connect()
+            wire.add(0, "app:texts")
+            if PAGES[origin]:
+                assert (await wire.message())["type"] == "Transition"
+            else:
+                assert (await wire.until_closed()).reason == "OriginNotAllowed"
+            await wire.leave()
+    assert caplog.text.count("was kept out; cors_origins and --cors-origin say whose may call") == (not PAGES[origin])
+
+
+async def test_a_websocket_of_any_page_if_any_may_call(app: duly.App) -> None:
+    async with app.client():
+        wire = Wire(app.asgi(cors_origins=["*"]), headers=[(b"host", b"a"), (b"origin", b"https://elsewhere.example")])
+        wire.connect()
+        wire.add(0, "app:texts")
+        assert (await wire.message())["type"] == "Transition"
+        await wire.leave()
 
 
 def test_origins_are_a_list(app: duly.App) -> None:

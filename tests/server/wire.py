@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import uuid4
@@ -27,7 +27,9 @@ class ClosedError(Exception):
 class Wire:
     """One connection. `reads` is set; clear it for a client that reads nothing."""
 
-    def __init__(self, asgi: ASGIApp, path: str = "/api/1.48.0/sync") -> None:
+    def __init__(
+        self, asgi: ASGIApp, path: str = "/api/1.48.0/sync", headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
         self.reads = asyncio.Event()
         self.reads.set()
         self.unread: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -43,7 +45,7 @@ class Wire:
             "root_path": "",
             "scheme": "ws",
             "query_string": b"",
-            "headers": [],
+            "headers": [*headers],
             "subprotocols": [],
         }
         self.served = asyncio.ensure_future(asgi(scope, self._to_server.get, self._sent))

@@ -414,6 +414,9 @@ async def test_jobs_are_found_by_state_and_function() -> None:
         assert [job["args"][0]["text"] for job in await t.jobs(state="pending", function="test_run:note")] == ["b"]
         assert len(await t.jobs(state="failed")) == 1
         assert "failed      test_run:fail: ValueError: on purpose" in t.history
+        misspelt: Any = "cancelled"
+        with pytest.raises(ValueError, match=r"'cancelled' is no state; they are: .*, canceled"):
+            await t.jobs(state=misspelt)
 
 
 async def test_bad_input_is_refused() -> None:

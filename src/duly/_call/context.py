@@ -78,7 +78,7 @@ class _Ctx:
 
         def __getattr__(self, name: str) -> NoReturn:
             hint = self._missing.get(name)
-            message = f"a {type(self).__name__} has no {name!r}"
+            message = f"{type(self).__name__} has no {name!r}"
             raise AttributeError(f"{message}: {hint}" if hint else message, name=name, obj=self)
 
     @property

@@ -142,8 +142,8 @@ class Registry:
             raise FunctionNotFoundError(f"{target.module}:{target.name}", hint=self._missing_hint(target))
         if not isinstance(target, str):
             raise TypeError(
-                f"a function is named by its reference or its path, not by {target!r}; decorate it with "
-                "@duly.mutation, @duly.action or @duly.query"
+                f"a function is named by its reference or its path, not by {target!r}; define it with def, and "
+                "decorate it with @duly.mutation, @duly.action or @duly.query"
             )
         function = self.functions.get(target)
         if function is None:

@@ -86,7 +86,7 @@ class Scheduler:
             delay_ms = delay_ms / _MS
         delay = _milliseconds(delay_ms, "delay_ms", "a number of milliseconds or a timedelta")
         if delay < 0:
-            raise InvalidTimeError(f"a delay can't be negative, and this is {delay_ms!r}; 0 runs as soon as possible")
+            raise InvalidTimeError(f"a delay can't be negative, and this is {delay:g} ms; 0 runs as soon as possible")
         place = self._place
         now = place.now_ms if isinstance(place, Scope) else await self._now_ms()
         return await self._schedule(now, now + delay, function, args, kwargs)
@@ -167,9 +167,10 @@ class Scheduler:
     ) -> Awaitable[Id[ScheduledFunction]]:
         if abs(requested - now) > TIME_SPAN_MS:
             days = (requested - now) / 86_400_000
+            in_seconds = abs(requested * 1_000 - now) <= TIME_SPAN_MS
             raise InvalidTimeError(
                 f"that is {abs(days):,.1f} days {'ahead' if days > 0 else 'ago'}; a time may be at most 5 × 366 days "
-                "from now"
+                f"from now{'; numbers are milliseconds since the epoch, and this one looks like seconds' * in_seconds}"
             )
         registry = self._environment.registry
         function = registry.resolve(target)

@@ -139,7 +139,10 @@ class Signature:
         except InvalidValueError as error:
             raise ArgumentError(self.path, [str(error)]) from error
         except (PydanticSerializationError, UnicodeError) as error:
-            raise ArgumentError(self.path, [f"they can't be stored as JSON: {error}"]) from error
+            which = [name for name, value in arguments.items() if not _is_storable(value)]
+            raise ArgumentError(
+                self.path, [f"{', '.join(which) or 'they'}: can't be stored as JSON: {error}"]
+            ) from error
 
     def _dump_values(self, arguments: dict[str, Any]) -> Any:
         # Round trip: without computed fields, and so that what was parsed is parsed again.
@@ -335,6 +338,15 @@ def describe_problems(error: ValidationError, given: Callable[[Any], Any] = lamb
             message = problem["msg"]
             problems.append(f"{where}: {message[:1].lower()}{message[1:]}, not {_short(given(problem['input']))}")
     return problems
+
+
+def _is_storable(value: Any) -> bool:
+    """Whether it can be stored without what its annotation says of it."""
+    try:
+        values.encode(_with_json_keys({"value": value}), storable)
+    except (InvalidValueError, PydanticSerializationError, UnicodeError):
+        return False
+    return True
 
 
 def _as_written(value: Any) -> Any:

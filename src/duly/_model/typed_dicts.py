@@ -51,8 +51,8 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def _schema_of_twin(cls: Any, _source: Any, handler: Any) -> Any:
-    # What a field says of itself goes before `__required_keys__`, which knows `total=False` and inheritance, but not what
-    # is within an annotation that is a string: all are, after `from __future__ import annotations`.
+    # What a field says of itself goes before `__required_keys__`, which knows `total=False` and inheritance, but not
+    # what is within an annotation that is a string: all are, after `from __future__ import annotations`.
     fields = {}
     for name, hint in typing.get_type_hints(cls, include_extras=True).items():
         is_said = typing.get_origin(hint) in _QUALIFIERS

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
@@ -20,6 +19,7 @@ from duly.server.caller import Authenticator
 from duly.server.calls import Calls
 from duly.server.http import Api
 from duly.server.limits import Limits
+from duly.server.origins import guards_of
 from duly.server.refusal import REFUSED, refuse
 from duly.server.sync import Sync
 
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
     from duly._watch.metrics import Metrics  # installed only if wanted
 
 __all__ = ["make_asgi", "make_metrics_asgi"]
-
-# A page that is developed on this machine may call a server on this machine. Others have to be named: whoever runs a
-# server on loopback does not mean to open it to every page they look at.
-_THIS_MACHINE = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
-_PREFLIGHT_S = 86_400
 
 
 def make_asgi(
@@ -83,15 +78,6 @@ def make_asgi(
     if metrics is not None:
         metrics.in_flight.append(calls.in_flight.__getitem__)
         metrics.connections.append(lambda: len(sync.connections))
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origins=[origin.rstrip("/") for origin in cors_origins if origin != "*"],
-        allow_origin_regex=".*" if "*" in cors_origins else _THIS_MACHINE,
-        allow_methods=["GET", "POST", "OPTIONS", "PATCH", "DELETE", "PUT"],
-        allow_headers=["*"],
-        allow_credentials=True,
-        max_age=_PREFLIGHT_S,
-    )
     app = Starlette(
         routes=[
             *api.routes(),
@@ -99,7 +85,7 @@ def make_asgi(
             # With the version of the client, which browsers can tell in no other way.
             WebSocketRoute("/api/{version}/sync", sync.endpoint),
         ],
-        middleware=[Middleware(_SingleSlashes), cors],
+        middleware=[Middleware(_SingleSlashes), *guards_of(cors_origins)],
         exception_handlers=dict.fromkeys(REFUSED, refuse),
         lifespan=lambda _: opened(),
     )

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from duly._app import App, Parts
 from duly._call.registry import SYSTEM_TAG
@@ -168,9 +168,15 @@ class Run(Calls):
             state: Only those in this state: `"pending"`, `"inProgress"`, `"success"`, `"failed"` or `"canceled"`.
             function: Only those of this function.
 
+        Raises:
+            ValueError: There is no such state; a test that looked for one would always find nothing.
+            FunctionNotFoundError: The app has no such function.
+
         Example:
             [reminder] = await t.jobs(state="pending", function=archive_order)
         """
+        if state is not None and state not in get_args(JobState):
+            raise ValueError(f"{state!r} is no state; they are: {', '.join(get_args(JobState))}")
         path = None if function is None else self._app._registry.resolve(function).path
         found = await self._alive().read(lambda tx: tx.scan_jobs("", ID_HIGHEST, False, 1_000_000))
         return [_document(job) for job in found if state in (None, job.state) and path in (None, job.name)]
