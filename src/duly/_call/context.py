@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, Protocol, 
 from duly._call.database import DatabaseReader, DatabaseWriter
 from duly._call.registry import Target
 from duly._call.scheduler import Scheduler, SyncScheduler
-from duly._call.scope import CallChain, Environment, Scope
+from duly._call.scope import CallChain, Environment, Scope, expected
 from duly._call.sql import run_sql
 from duly._ground.clock import datetime_of
 from duly._ground.ids import Id
@@ -141,6 +141,7 @@ class QueryCtx(_Ctx):
     async def run_query(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     async def run_query(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    @expected
     async def run_query(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Runs another query on the same snapshot.
 
@@ -177,6 +178,7 @@ class MutationCtx(QueryCtx):
             self._scheduler = Scheduler(self._environment, self._chain, self._scope)
         return self._scheduler
 
+    @expected
     async def sql(self, statement: str, /, *parameters: Any) -> list[dict[str, Any]]:
         """Runs a SQL statement on your own tables, beside duly's in the same database, in this very transaction: what
         it changes commits with the mutation, or not at all.
@@ -214,6 +216,7 @@ class MutationCtx(QueryCtx):
     async def run_mutation(self, function: FunctionReference[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     async def run_mutation(self, function: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    @expected
     async def run_mutation(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Runs another mutation inside this one, all or nothing: if it raises, and the error is caught here, none of
         what it wrote or scheduled remains. What remains commits with this mutation.

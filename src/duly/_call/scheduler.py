@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from duly._call.registry import SYSTEM_TAG, Target
-from duly._call.scope import CallChain, Environment, Scope
+from duly._call.scope import CallChain, Environment, Scope, expected
 from duly._ground.clock import milliseconds_of
 from duly._ground.ids import Id, check_id
 from duly._model.event import Event
@@ -52,6 +52,7 @@ class Scheduler:
         self._chain = chain
         # The scope of the mutation that it is part of, or what makes one for each call.
         self._place = place
+        self._scope = place if isinstance(place, Scope) else None
 
     @overload
     async def run_after(
@@ -61,6 +62,7 @@ class Scheduler:
     async def run_after(
         self, delay_ms: float | timedelta, function: str, /, *args: Any, **kwargs: Any
     ) -> Id[ScheduledFunction]: ...
+    @expected
     async def run_after(
         self, delay_ms: float | timedelta, function: Any, /, *args: Any, **kwargs: Any
     ) -> Id[ScheduledFunction]:
@@ -99,6 +101,7 @@ class Scheduler:
     async def run_at(
         self, timestamp: float | datetime, function: str, /, *args: Any, **kwargs: Any
     ) -> Id[ScheduledFunction]: ...
+    @expected
     async def run_at(
         self, timestamp: float | datetime, function: Any, /, *args: Any, **kwargs: Any
     ) -> Id[ScheduledFunction]:
@@ -132,6 +135,7 @@ class Scheduler:
             requested = _milliseconds(timestamp, "timestamp", "milliseconds since the Unix epoch or an aware datetime")
         return await self._schedule(now, requested, function, args, kwargs)
 
+    @expected
     async def cancel(self, id: Id[ScheduledFunction] | str, /, *, missing_ok: bool = False) -> None:
         """Cancels a scheduled function (rules C1 to C4).
 

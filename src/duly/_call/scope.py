@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from inspect import CORO_CREATED, getcoroutinestate
 from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from duly._call.registry import Registry
@@ -21,11 +22,12 @@ from duly._model.tracing import Tracer
 from duly._store.port import Store, Transaction
 from duly.errors import DulyError, LimitError
 
-__all__ = ["FROM_OUTSIDE", "CallChain", "Environment", "Scope", "operation"]
+__all__ = ["FROM_OUTSIDE", "CallChain", "Environment", "Scope", "expected", "operation"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Owner = TypeVar("Owner", bound="_InScope")
+MaybeOwner = TypeVar("MaybeOwner", bound="_MaybeInScope")
 
 _log = logging.getLogger("duly")
 
@@ -89,13 +91,36 @@ def operation(
 
     @functools.wraps(method)
     def begin(self: Owner, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
-        return self._scope.operation(method(self, *args, **kwargs))
+        scope, call = self._scope, method(self, *args, **kwargs)
+        scope.expected.append(call)
+        return scope.operation(call)
+
+    return begin
+
+
+def expected(
+    method: Callable[Concatenate[MaybeOwner, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[MaybeOwner, P], Coroutine[Any, Any, T]]:
+    """A method of what a function is given, that the function has to await: else it fails, and does not go without."""
+
+    @functools.wraps(method)
+    def begin(self: MaybeOwner, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+        scope, call = self._scope, method(self, *args, **kwargs)
+        if scope is not None:
+            scope.expected.append(call)
+        return call
 
     return begin
 
 
 class _InScope(Protocol):
-    _scope: "Scope"
+    @property
+    def _scope(self) -> "Scope": ...
+
+
+class _MaybeInScope(Protocol):
+    @property
+    def _scope(self) -> "Scope | None": ...
 
 
 class Scope:
@@ -108,6 +133,7 @@ class Scope:
         "deadline",
         "environment",
         "events",
+        "expected",
         "now_ms",
         "open",
         "pages",
@@ -145,6 +171,8 @@ class Scope:
         self.underway: dict[Scope, asyncio.Task[Any] | None] = parent.underway if parent is not None else {}
         self._parent = parent
         self._child: asyncio.Lock | None = None
+        # What the function has called, and has to await.
+        self.expected: list[Any] = []
 
     def enter(self) -> bool:
         """Before every call on the database or the scheduler: is this run still the one that may?
@@ -170,7 +198,11 @@ class Scope:
             call: What to do.
             runs_function: Whether it runs a function, and so may take for ever.
         """
-        return self._alone(call, runs_function) if self.tx.suspends else call
+        if not self.tx.suspends:
+            return call
+        alone = self._alone(call, runs_function)
+        self.expected.append(alone)
+        return alone
 
     async def _alone(self, call: Coroutine[Any, Any, T], runs_function: bool) -> T:
         if self._child is None:
@@ -229,7 +261,15 @@ class Scope:
             )
 
     def check_ended(self) -> None:
-        """Once the function has returned: in time, and no mutation that it ran and did not await may be half done."""
+        """Once the function has returned: in time, and no call of its own may be forgotten or half done."""
+        left = [call for call in self.expected if call.cr_frame is not None]
+        if left and (forgotten := [call for call in left if getcoroutinestate(call) == CORO_CREATED]):
+            for call in forgotten:
+                call.close()
+            raise DulyError(
+                f"{self.path!r} returned and had not awaited {forgotten[0].__qualname__}(…), which did nothing; put "
+                "'await' before the call"
+            )
         if self._child is not None and self._child.locked():
             raise DulyError(
                 f"{self.path!r} returned before a call of its own had ended; await every ctx.run_mutation, ctx.sql and "

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, Protocol, TypeVar
 
-from duly._ground.clock import Clock
+from duly._ground.clock import Clock, Timer
 from duly._ground.entropy import Entropy
 from duly._live.reading import recording
 from duly._model.backoff import OUTAGE
@@ -37,8 +37,10 @@ _PRUNED_MAX = 1_000
 _SLICE_S = 0.005
 # What is new waits for another step once this one has taken so long: those who have something see it keep up.
 _STEP_S = 0.05
-# How long one query may take.
+# How long one query may take; then it is told to end, again and again: there is code that takes no notice of the first
+# time.
 _RUN_S = 10.0
+_AGAIN_S = 1.0
 
 
 class Watcher(Protocol):
@@ -300,7 +302,15 @@ class Live:
         """One that waited for ever would hold up all others, which come after it."""
         began = self._clock.monotonic()
         task = asyncio.get_running_loop().create_task(query.run(tx), name="duly live query")
-        timer = self._clock.call_later(_RUN_S, task.cancel)
+
+        timer: Timer
+
+        def cancel() -> None:
+            nonlocal timer
+            task.cancel()
+            timer = self._clock.call_later(_AGAIN_S, cancel)
+
+        timer = self._clock.call_later(_RUN_S, cancel)
         try:
             await asyncio.wait({task})
         finally:
