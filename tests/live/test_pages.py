@@ -32,15 +32,29 @@ async def listed(
     return await query.paginate(paginationOpts)
 
 
+@duly.query
+async def listed_twice(ctx: duly.QueryCtx, paginationOpts: duly.PaginationOptions) -> list[duly.Page[Any]]:  # noqa: N803
+    return [await ctx.run_query(listed, paginationOpts), await ctx.run_query(listed, paginationOpts, descending=True)]
+
+
+async def test_a_client_keeps_the_end_of_one_page(database: str) -> None:
+    """With another cursor in its journal it would start over for ever."""
+    options: duly.PaginationOptions = {"numItems": 3, "cursor": None}
+    async with duly.App(__name__, database=database).client() as app:
+        await app.mutation(add, 1)
+        assert len(await app.query(listed_twice, options)) == 2
+        with pytest.raises(duly.DulyError, match="'test_pages:listed' has more than one page for its client"):
+            await page(app, Pages(None), of=listed_twice)
+
+
 async def page(
-    app: duly.App, pages: Pages | None = None, *, descending: bool = False, **options: Any
+    app: duly.App, pages: Pages | None = None, *, descending: bool = False, of: Any = None, **options: Any
 ) -> duly.Page[Any]:
     """What a live query gives that keeps `pages`."""
     runner = app._running()
     given_options = {"numItems": 3, "cursor": None, **options}
-    function, stored = runner.prepare_stored(
-        "query", listed, (), {"paginationOpts": given_options, "descending": descending}
-    )
+    options_of = {"paginationOpts": given_options} | ({"descending": True} if descending else {})
+    function, stored = runner.prepare_stored("query", of or listed, (), options_of)
     arguments = function.signature.load(stored, {})
     result: duly.Page[Any] = await runner.environment.store.read(
         lambda tx: runner.look(FROM_OUTSIDE, function, arguments, tx, pages)

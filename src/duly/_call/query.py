@@ -19,7 +19,7 @@ from duly._model.ranges import Range, key_bounds
 from duly._model.schema import Index, Table
 from duly._model.signature import storable
 from duly._store.port import Position
-from duly.errors import AppError, IndexNotFoundError, InvalidIdError, InvalidValueError, NotUniqueError
+from duly.errors import AppError, DulyError, IndexNotFoundError, InvalidIdError, InvalidValueError, NotUniqueError
 
 __all__ = ["Page", "PaginationOptions", "Query", "Source"]
 
@@ -300,6 +300,7 @@ class Query(Generic[D]):
         Raises:
             InvalidValueError: The page size is not positive, or the cursor is not one of this query.
             AppError: The same of a client's cursor: its hooks start over.
+            DulyError: A client is subscribed, and the query has had a page for it already.
 
         Example:
             result = await ctx.db.query(orders).paginate(cursor=cursor, page_size=20)
@@ -310,6 +311,13 @@ class Query(Generic[D]):
 
     async def _page_of(self, options: PaginationOptions) -> Page[D]:
         pages = self._scope.pages
+        if pages is not None:
+            if pages.is_read:
+                raise DulyError(
+                    f"{self._scope.path!r} has more than one page for its client, which keeps the end of one; make a "
+                    "query of each"
+                )
+            pages.is_read = True
         end = options.get("endCursor") or (pages.end if pages is not None else None)
         try:
             page = await self._page(options["cursor"], options["numItems"], end)

@@ -51,6 +51,8 @@ class Runner:
         self, chain: CallChain, function: Function, arguments: Arguments, tx: Transaction, pages: Pages | None = None
     ) -> Any:
         """Runs a query in a transaction that is open."""
+        if pages is not None:
+            pages.is_read = False
         scope = Scope(self.environment, tx, chain, function.path, self.environment.clock.now_ms(), pages=pages)
         result, _ = await self._run(function, QueryCtx(scope, self), arguments, scope)
         return result

@@ -78,10 +78,12 @@ class Pages:
         end: The cursor at which it ended then; None the first time.
     """
 
-    __slots__ = ("end",)
+    __slots__ = ("end", "is_read")
 
     def __init__(self, end: str | None) -> None:
         self.end = end
+        # Whether the run that is under way has read its page.
+        self.is_read = False
 
 
 def operation(
