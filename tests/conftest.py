@@ -2,7 +2,9 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +51,8 @@ def database_of(request: pytest.FixtureRequest, engine: str) -> str:
 # --- PostgreSQL -----------------------------------------------------------------------------------------------------
 
 SERVER = pytest.StashKey[postgres.Server]()
+SERVER_LOG = "DULY_TEST_POSTGRESQL_LOG"
+LINES_MAX = 30
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -59,13 +63,33 @@ def pytest_configure(config: pytest.Config) -> None:
     if postgres.find_binaries() is not None:
         server = config.stash[SERVER] = postgres.Server.start()
         os.environ[postgres.VARIABLE] = server.url()
+        os.environ[SERVER_LOG] = str(server.log)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     server = config.stash.get(SERVER, None)
     if server is not None:
-        del os.environ[postgres.VARIABLE]
+        del os.environ[postgres.VARIABLE], os.environ[SERVER_LOG]
         server.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None], item: pytest.Item
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With a test that fails comes what the server said meanwhile of this worker's databases."""
+    report = yield
+    if report.failed and (path := os.environ.get(SERVER_LOG)):
+        since = datetime.fromtimestamp(call.start, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        with Path(path).open(errors="replace") as log:
+            lines = [line for line in log if f"] {database_name()}" in line and line >= since]
+        if lines:
+            report.sections.append(("What PostgreSQL said", "".join(lines[-LINES_MAX:])))
+    return report
+
+
+def database_name() -> str:
+    return f"duly_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +106,7 @@ def postgresql_server() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgresql_database(postgresql_server: str) -> str:
     """The URL of this worker's database, made once. For a test: `postgresql_url`."""
-    url = postgres.create_database(postgresql_server, f"duly_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}")
+    url = postgres.create_database(postgresql_server, database_name())
     postgres.prepare(url)
     return url
 
@@ -90,7 +114,7 @@ def postgresql_database(postgresql_server: str) -> str:
 @pytest.fixture(scope="session")
 def other_postgresql_database(postgresql_server: str) -> str:
     """Another one, for what moves from one database to another. `postgres.empty` it first."""
-    url = postgres.create_database(postgresql_server, f"duly_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}_other")
+    url = postgres.create_database(postgresql_server, f"{database_name()}_other")
     postgres.prepare(url)
     return url
 

@@ -51,6 +51,7 @@ SETTINGS = {
     # What tests leave behind is dead rows, in the same tables, thousands of times.
     "autovacuum_naptime": "5s",
     "log_line_prefix": "'%m [%p] %d '",
+    "log_timezone": "'UTC'",
 }
 # Survives the death of its processes all the same; not the machine's.
 NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
