@@ -944,13 +944,14 @@ async def test_what_is_no_cursor_is_refused(database: str, cursor: Any) -> None:
 @pytest.mark.parametrize("direction", ["asc", "desc"])
 async def test_a_cursor_that_was_tampered_with_does_not_lead_out_of_the_query(database: str, direction: str) -> None:
     async with make_app(database).client() as app:
-        await insert_all(app, "secrets", [{"n": n} for n in range(5)])
-        await insert_all(app, rows, [{"n": n} for n in range(5)])
-        await insert_all(app, loose, [{"value": n} for n in range(5)])
+        own = await insert_all(app, rows, [{"n": n} for n in range(5)])
+        # Of tables some of which stand before it in the order of ids, and some after.
+        others = [id for number in range(9) for id in await insert_all(app, f"secrets{number}", [{"n": 1}])]
+        assert min(others) < min(own) < max(own) < max(others)
         page = await reading(app, lambda ctx: ctx.db.query(rows).order(direction).paginate(page_size=2))
         raw = page.continue_cursor
         fingerprint, key, _ = json.loads(base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4)))
-        place = "0" if direction == "asc" else "~"
+        place = min(others) if direction == "asc" else max(others)
         forged = base64.urlsafe_b64encode(json.dumps([fingerprint, key, place]).encode()).decode()
         with pytest.raises(InvalidValueError, match="outside of the query"):
             await reading(app, lambda ctx: ctx.db.query(rows).order(direction).paginate(forged))

@@ -319,7 +319,9 @@ async def test_C1_either_the_mutation_has_no_effect_or_the_cancel_fails(database
         await finished(app, await app.scheduler.run_after(0, note, "end"), "success")
         expected = {str(number) for number in range(200) if ran[number]} | {"end"}
         assert sorted(await app.query(names)) == sorted(expected)
-    assert {str(seen) for seen in stage.seen} == expected
+    begun = {str(seen) for seen in stage.seen}
+    # On a server one may begin, lose against the cancel, and leave nothing behind.
+    assert begun >= expected if database.startswith("postgresql") else begun == expected
 
 
 async def test_C1_the_race_has_one_winner_between_two_apps_on_one_file(file_database: str) -> None:
