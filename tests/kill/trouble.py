@@ -146,7 +146,8 @@ async def workers_in_trouble(url: str, folder: Path, strike: Strike, *, strikes:
             await asyncio.gather(working, return_exceptions=True)
             await eventually(lambda: _settled(client.app), deadline_s=60)
             for worker in workers.living:
-                worker.stop()
+                # One that took the place of another may just have begun, and not yet know what SIGTERM is to mean.
+                worker.wait_ready().stop()
         _, entries = await victim.totals(client.app)
         jobs = await victim.jobs(client.app)
     _check_mutations(client, entries, jobs)
