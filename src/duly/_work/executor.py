@@ -122,7 +122,9 @@ class Executor:
 
     async def _end_looks(self) -> None:
         clock = self._environment.clock
-        timers = clock.call_later(_SILENCE_S, _say_that_it_waits), clock.call_later(_LOOKS_S, self._give_looks_up)
+        # A mutation that still runs has the time that it may take.
+        longest_s = self._environment.mutation_timeout_s + _LOOKS_S
+        timers = clock.call_later(_SILENCE_S, _say_that_it_waits), clock.call_later(longest_s, self._give_looks_up)
         try:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         finally:
